@@ -1,0 +1,174 @@
+"""Artifacts: what pretraining leaves behind, addressed by what made it, trained once and shared by many runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import RealmbenchError
+from .files import write_text_whole, write_whole
+from .seeds import stable_hash
+
+
+class ArtifactRecord(BaseModel):
+    """The small record beside every artifact."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str
+    hash: str
+    config: dict[str, Any]
+    dataset: str
+    sessions: tuple[str, ...]
+    seed: int
+    parents: tuple[str, ...] = ()
+    parameters: int
+    seconds: float
+    device: str
+    history: list[dict[str, float]]
+    versions: dict[str, str]
+    created: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Named arrays and the record of their making."""
+
+    arrays: Mapping[str, np.ndarray]
+    record: ArtifactRecord
+
+    @property
+    def hash(self) -> str:
+        return self.record.hash
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a build function returns: the arrays, how many parameters they hold, and the history of the training."""
+
+    arrays: Mapping[str, np.ndarray]
+    parameters: int
+    history: Sequence[Mapping[str, float]]
+
+
+class ArtifactStore:
+    """A folder of artifacts.
+
+    Parameters
+    ----------
+    folder : where they lie; made on the first write.
+    code : fingerprint of the code that trains; part of every key.
+    versions : versions to be written into new records.
+    """
+
+    def __init__(self, folder: Path, code: str, versions: Mapping[str, str]) -> None:
+        self.folder = folder
+        self._code = code
+        self._versions = dict(versions)
+
+    def key(self, kind: str, config: Mapping[str, Any], data_keys: Sequence[str], seed: int) -> str:
+        """Return the content address: a hash of kind, configuration, data, seed and code."""
+        return stable_hash([kind, dict(config), list(data_keys), seed, self._code])
+
+    def get_or_build(
+        self,
+        kind: str,
+        config: Mapping[str, Any],
+        sessions: Sequence[Any],
+        seed: int,
+        device: str,
+        build: Callable[[], Trained],
+        parents: Sequence[Artifact] = (),
+    ) -> Artifact:
+        """Return the artifact if it stands whole in the store, else build and store it.
+
+        Parameters
+        ----------
+        kind : name of the stage, for example ``"realm-teacher"``.
+        config : everything that shapes the result besides data and seed.
+        sessions : the `SessionData` it is trained on.
+        build : trains and returns the arrays; called at most once.
+        parents : artifacts that the build uses; their hashes become part of the key.
+        """
+        full_config = {**config, "parents": [parent.hash for parent in parents]}
+        key = self.key(kind, full_config, [session.key for session in sessions], seed)
+        arrays_path = self.folder / f"{kind}-{key}.safetensors"
+        record_path = arrays_path.with_suffix(".json")
+        if record_path.exists() and arrays_path.exists():
+            return self._read(arrays_path, record_path)
+        started = time.perf_counter()
+        trained = build()
+        record = ArtifactRecord(
+            kind=kind,
+            hash=key,
+            config=full_config,
+            dataset=sessions[0].dataset,
+            sessions=tuple(session.name for session in sessions),
+            seed=seed,
+            parents=tuple(parent.hash for parent in parents),
+            parameters=trained.parameters,
+            seconds=time.perf_counter() - started,
+            device=device,
+            history=[dict(entry) for entry in trained.history],
+            versions=self._versions,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+        save_arrays(arrays_path, trained.arrays)
+        # The record comes last: where it stands, the artifact is whole.
+        write_text_whole(record_path, record.model_dump_json(indent=1))
+        return Artifact(trained.arrays, record)
+
+    def by_hash(self, key: str) -> Artifact:
+        """Return a stored artifact by its hash.
+
+        Raises
+        ------
+        RealmbenchError : it is not in the store any more.
+        """
+        for record_path in self.folder.glob(f"*-{key}.json"):
+            return self._read(record_path.with_suffix(".safetensors"), record_path)
+        raise RealmbenchError(f"artifact {key} is not in {self.folder}; run with --fresh to train it again")
+
+    def _read(self, arrays_path: Path, record_path: Path) -> Artifact:
+        try:
+            record = ArtifactRecord.model_validate_json(record_path.read_text())
+        except ValidationError as error:
+            raise RealmbenchError(f"{record_path} is damaged; delete it and run again") from error
+        return Artifact(load_arrays(arrays_path)[0], record)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None) -> Path:
+    """Write named arrays and JSON metadata whole into one safetensors file."""
+    from safetensors.numpy import save_file
+
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    text = {"realmbench": json.dumps(dict(metadata or {}))}
+    return write_whole(path, lambda temporary: save_file(contiguous, temporary, metadata=text))
+
+
+def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read named arrays and metadata back.
+
+    Raises
+    ------
+    RealmbenchError : the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise RealmbenchError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            metadata = json.loads((file.metadata() or {}).get("realmbench", "{}"))
+    except SafetensorError as error:
+        raise RealmbenchError(f"{path} is damaged ({error}); delete it and run again") from error
+    return arrays, metadata

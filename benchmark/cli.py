@@ -1,0 +1,303 @@
+"""The command line: thin commands over the library. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from .errors import OptionError, RealmbenchError, unknown_name
+from .registry import import_object
+
+if TYPE_CHECKING:
+    from .records import RunRecord
+
+app = typer.Typer(
+    help="The open benchmark of decoders that turn local field potentials (LFP) into movement.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+data_app = typer.Typer(help="Fetch or generate what datasets need.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+DataRoot = Annotated[
+    Optional[Path],  # noqa: UP045  # typer on Python 3.10
+    typer.Option(help="Folder that holds one folder per dataset, as in DIR/open-field."),
+]
+ResultsDir = Annotated[Path, typer.Option(help="Folder of run records.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output, for scripts.")]
+Settings = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="PREFIX.NAME=VALUE", help="Change an option: decoder., train. or data."),
+]
+
+RUN_EXAMPLES = """
+Train a decoder, score it on held-out sessions, and write one record per run.
+
+Examples:
+
+    realmbench run --model realm-student --dataset synthetic-reach
+
+    realmbench run --model wiener --model gru --dataset open-field --seeds 3
+
+    realmbench run --model my_decoder.py:MyDecoder --dataset synthetic-reach:tiny
+
+    realmbench run --model gru --dataset synthetic-reach --set decoder.hidden=128 --set train.updates=500
+
+Finished runs are kept: the same command goes on where it stopped. Seeds are 0, 1, 2, ...; each varies initial weights,
+data order, dropout and masking together.
+"""
+
+
+@app.command(help=RUN_EXAMPLES)
+def run(
+    model: Annotated[list[str], typer.Option(help="Decoder: a name of `list models`, or FILE.py:CLASS. Repeatable.")],
+    dataset: Annotated[str, typer.Option(help="Dataset, with a variant after a colon: synthetic-reach:hard.")],
+    protocol: Annotated[str, typer.Option(help="How recordings are cut and scored.")] = "blocked-v1",
+    front_end: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="bands50 or lfp100; by default the protocol's first that the decoder accepts."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Size of the model: tiny (seconds) or small.")] = "small",
+    sessions: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Held-out sessions, separated by commas; all by default."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    settings: Settings = None,
+    suite: Annotated[str, typer.Option(help="Folder of results that the records belong to.")] = "local",
+    audit: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="shifted-target: turn the behaviour by half the record; R2 must then be about 0 or below."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="Run again what is finished.")] = False,
+    data_root: DataRoot = None,
+    results_dir: ResultsDir = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    from .dataset import open_dataset
+    from .options import parse_settings
+    from .render import err, print_comparisons, progress_events
+    from .runner import RunRequest, SessionBank, make_plan
+    from .runner import run as run_plan
+
+    parsed = parse_settings(settings or [])
+    opened = open_dataset(dataset, data_root, parsed["data"])
+    wanted = [name.strip() for name in sessions.split(",")] if sessions else None
+    plans = [
+        make_plan(
+            RunRequest(
+                model=name,
+                protocol=protocol,
+                front_end=front_end,
+                preset=preset,
+                sessions=wanted,
+                seeds=seeds,
+                device=device,
+                options=parsed["decoder"],
+                train=parsed["train"],
+                suite=suite,
+                audit=audit,  # type: ignore[arg-type]  # make_plan refuses unknown audits
+                fresh=fresh,
+            ),
+            opened,
+        )
+        for name in model
+    ]
+    records: list[RunRecord] = []
+    problems: list[str] = []
+    for plan in plans:
+        total = seeds * sum(len(fold.held_out) for fold in plan.folds)
+        with progress_events(total, plan.request.model) as events:
+            try:
+                # One bank per decoder would prepare sessions again; one over all keeps a single fold in memory.
+                bank = SessionBank(opened, events.stage)
+                records += run_plan(plan, opened, results_dir, events, bank)
+            except RealmbenchError as error:
+                problems.append(str(error))
+    if as_json:
+        print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+    elif records:
+        print_comparisons(records)
+        err.print(f"Records are in {results_dir / plans[0].suite}.", markup=False)
+    if problems:
+        raise RealmbenchError("; ".join(problems))
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[str, typer.Argument(help="models, datasets or protocols.")],
+    as_json: AsJson = False,
+) -> None:
+    """List what there is. Example: `realmbench list models`."""
+    registry = _registry(kind)
+    entries = [(name, registry.summary(name)) for name in registry.names()]
+    if as_json:
+        print(json.dumps(dict(entries), indent=1))
+        return
+    from .render import print_listing
+
+    print_listing(kind, entries)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A model, dataset (with variant) or protocol.")],
+    preset: Annotated[str, typer.Option(help="Preset whose values are shown, for models.")] = "small",
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all about a model, a dataset or a protocol. Example: `realmbench show realm-student`."""
+    page = _page(name, preset, data_root)
+    if as_json:
+        print(json.dumps(page, indent=1))
+        return
+    from .render import print_page
+
+    print_page(page)
+
+
+@app.command()
+def leaderboard(
+    suite: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Suite to show; needed where results hold more than one."),
+    ] = None,
+    results_dir: ResultsDir = Path("results"),
+    output: Annotated[Path, typer.Option(help="File to write.")] = Path("leaderboard.md"),
+    as_json: AsJson = False,
+) -> None:
+    """Write leaderboard.md from the run records of a suite. Example: `realmbench leaderboard --suite core-v1`."""
+    from .records import read_records, suites
+    from .statistics import compare
+
+    known = [name for name in suites(results_dir) if name != "audit"]
+    if not known:
+        raise RealmbenchError(f"{results_dir} holds no run records; make some with `realmbench run`")
+    if suite is None and len(known) > 1:
+        raise OptionError(f"{results_dir} holds the suites {', '.join(known)}; name one with --suite")
+    chosen = suite or known[0]
+    if chosen not in known:
+        raise unknown_name("suite", chosen, known)
+    records = read_records(results_dir, chosen)
+    if as_json:
+        comparisons = [
+            {"comparison": vars(comparison), "rows": [row.as_dict() for row in rows]}
+            for comparison, rows in compare(records)
+        ]
+        print(json.dumps(comparisons, indent=1))
+        return
+    from .leaderboard import write_leaderboard
+    from .render import err, print_comparisons
+
+    print_comparisons(records)
+    err.print(f"Wrote {write_leaderboard(records, chosen, output)} from {len(records)} records.", markup=False)
+
+
+@data_app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="Dataset, with a variant after a colon.")],
+    from_dir: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Copy from this folder instead of downloading."),
+    ] = None,
+    settings: Settings = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Download, copy or generate a dataset. Example: `realmbench data prepare open-field --from-dir DIR`."""
+    from .dataset import open_dataset
+    from .options import parse_settings
+    from .render import err
+
+    parsed = parse_settings(settings or [])
+    for prefix in ("decoder", "train"):
+        if parsed[prefix]:
+            raise OptionError(f"--set {prefix}. does not apply to data prepare")
+    opened = open_dataset(dataset, data_root, parsed["data"])
+    place = opened.prepare(from_dir)
+    err.print(f"{opened.full_name} is ready" + (f" in {place}." if place else "."), markup=False)
+
+
+def _registry(kind: str) -> Any:
+    places = {
+        "models": "realmbench.decoder:DECODERS",
+        "datasets": "realmbench.dataset:DATASETS",
+        "protocols": "realmbench.protocol:PROTOCOLS",
+    }
+    if kind not in places:
+        raise unknown_name("kind", kind, places)
+    return import_object(places[kind])
+
+
+def _page(name: str, preset: str, data_root: Path | None) -> dict[str, Any]:
+    """Collect what `show` prints: sections of names and values."""
+    registries = {kind: _registry(kind) for kind in ("models", "datasets", "protocols")}
+    base = name if ".py" in name else name.partition(":")[0]
+    if base in registries["datasets"]:
+        from .dataset import open_dataset
+
+        dataset = open_dataset(name, data_root)
+        return {
+            "name": dataset.full_name,
+            "about": inspect.getdoc(type(dataset)) or "",
+            "info": dataset.info.model_dump(),
+            "variants": dict(dataset.variants),
+            "data options": dataset.options.model_dump(mode="json"),
+            "folds": {
+                fold.name: f"pretrain {', '.join(fold.pretrain)}; held out {', '.join(fold.held_out)}"
+                for fold in dataset.folds()
+            },
+        }
+    if base in registries["protocols"]:
+        protocol = registries["protocols"].get(base)
+        return {
+            "name": protocol.name,
+            "about": inspect.getdoc(protocol) or "",
+            "rules": {
+                "front ends": ", ".join(protocol.front_ends),
+                "causal decoders only": protocol.causal_only,
+                "leaky": protocol.leaky,
+                "headline": protocol.headline,
+            },
+        }
+    if base not in registries["models"] and ".py" not in base:
+        known = [known for registry in registries.values() for known in registry.names()]
+        raise unknown_name("model, dataset or protocol", name, known)
+    cls = registries["models"].get(name)
+    decoder = cls(preset)
+    look_ahead = "whole block" if cls.look_ahead_s == float("inf") else f"{cls.look_ahead_s:g} s"
+    return {
+        "name": name,
+        "about": inspect.getdoc(cls) or "",
+        "contract": {
+            "causal": cls.causal,
+            "look-ahead": look_ahead,
+            "accepts": ", ".join(cls.inputs),
+            "learns across sessions": cls.multi_session,
+            "presets": ", ".join(cls.presets),
+        },
+        f"decoder options (preset {preset})": decoder.config["decoder"],
+        f"train options (preset {preset})": decoder.config["train"],
+    }
+
+
+def main() -> None:
+    """Run the command line; bad input is one line and exit code 2, an interruption exit code 130."""
+    try:
+        app()
+    except RealmbenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: finished runs are kept, and the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""The decoder contract: what a method must offer to be benchmarked, and what the harness promises it.
+
+A single-session decoder implements `adapt`, `predict`, `arrays` and `restore`, and `stream` if it is causal. One that
+learns across sessions implements `pretrain` too. Everything handed in is already cut, run through the front end and
+normalised; test samples are not reachable.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from .artifact import Artifact, ArtifactStore, load_arrays, save_arrays
+from .errors import RealmbenchError, unknown_name
+from .options import build_options
+from .registry import Registry
+from .session import Session, SessionData
+
+DEFAULT_PRESET = "small"
+
+
+class NoOptions(BaseModel):
+    """For decoders that take no options of a kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Preset(BaseModel):
+    """Values that a preset gives to a decoder's own and to its training options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    decoder: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+
+
+@dataclass
+class Context:
+    """What the harness lends a decoder while it learns.
+
+    Attributes
+    ----------
+    seed : root seed; derive named streams from it with `realmbench.seeds.stream`.
+    device : ``"cpu"``, ``"cuda"``, ...
+    artifacts : the store through which pretraining results are shared.
+    checkpoints : folder for unfinished training, so that a killed run resumes.
+    on_progress : called with a sentence and the share done.
+    """
+
+    seed: int
+    device: str
+    artifacts: ArtifactStore
+    checkpoints: Path
+    on_progress: Callable[[str, float], None] = lambda _text, _share: None
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def checkpoint(self, stage: str, config: Mapping[str, Any], sessions: Sequence[SessionData]) -> Path:
+        """Return the file for a stage's unfinished training, named by everything that shapes it."""
+        key = self.artifacts.key(stage, config, [session.key for session in sessions], self.seed)
+        return self.checkpoints / f"{stage.replace(' ', '-')}-{key}.pt"
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to ``seconds[name]``."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Numbers a fitted decoder consists of.
+
+    Attributes
+    ----------
+    deployed : needed to predict.
+    trained : of those, changed by the last fit on the held-out session.
+    """
+
+    deployed: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class FlopCount:
+    """Floating-point operations per frame (a multiply-add counts two), and operations that were not counted."""
+
+    per_step: int
+    uncounted: tuple[str, ...] = ()
+
+
+class Stream(ABC):
+    """A causal decoder as it runs on a device: one frame in, one prediction out, constant memory."""
+
+    @abstractmethod
+    def step(self, frame: np.ndarray) -> np.ndarray:
+        """Take one normalised (C, F) frame and return the (D,) normalised prediction."""
+
+
+class Decoder(ABC):
+    """Base class of every decoder.
+
+    Attributes
+    ----------
+    causal : predictions use the present and the past only.
+    look_ahead_s : seconds of future that a prediction needs (0 for causal, infinity for whole-record decoders).
+    inputs : kinds of front end that it accepts.
+    multi_session : it learns across sessions in `pretrain`.
+    presets : sizes by name; every decoder has ``tiny`` and ``small``.
+    Options, TrainOptions : pydantic models behind ``--set decoder.`` and ``--set train.``.
+    depends_on : packages whose source, besides the decoder's own module, decides whether old results still hold.
+
+    Parameters
+    ----------
+    preset : a key of ``presets``.
+    options, train : values that override the preset's.
+    """
+
+    causal: ClassVar[bool]
+    look_ahead_s: ClassVar[float] = 0.0
+    inputs: ClassVar[tuple[str, ...]] = ("bands", "broadband")
+    multi_session: ClassVar[bool] = False
+    presets: ClassVar[Mapping[str, Preset]] = {"tiny": Preset(), "small": Preset()}
+    Options: ClassVar[type[BaseModel]] = NoOptions
+    TrainOptions: ClassVar[type[BaseModel]] = NoOptions
+    depends_on: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        preset: str = DEFAULT_PRESET,
+        options: Mapping[str, Any] | None = None,
+        train: Mapping[str, Any] | None = None,
+    ) -> None:
+        if preset not in self.presets:
+            raise unknown_name(f"preset of {type(self).__name__}", preset, self.presets)
+        values = self.presets[preset]
+        self.preset = preset
+        self.options = build_options(self.Options, options or {}, "decoder", values.decoder)
+        self.train_options = build_options(self.TrainOptions, train or {}, "train", values.train)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The full configuration as JSON values."""
+        return {
+            "decoder": self.options.model_dump(mode="json"),
+            "train": self.train_options.model_dump(mode="json"),
+        }
+
+    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
+        """Learn from the fold's pretraining sessions. Multi-session decoders implement this."""
+        raise RealmbenchError(f"{type(self).__name__} learns from one session alone and has no pretraining")
+
+    @abstractmethod
+    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
+        """Fit to the held-out session's training part, starting from what `pretrain` returned."""
+
+    @abstractmethod
+    def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
+        """Decode (T, C, F) normalised frames of any length to (T, D) normalised predictions, state starting afresh."""
+
+    def stream(self, session: Session) -> Stream:
+        """Start a stream. Causal decoders implement this; it must equal `predict`."""
+        kind = "has not implemented" if self.causal else "is not causal and cannot have"
+        raise RealmbenchError(f"{type(self).__name__} {kind} a stream")
+
+    @abstractmethod
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return everything that was fitted, as named arrays."""
+
+    @abstractmethod
+    def restore(self, arrays: Mapping[str, np.ndarray], session: Session) -> None:
+        """Take back what `arrays` returned; afterwards `predict` gives the same numbers."""
+
+    def parameters(self) -> ParameterCount:
+        """Count the numbers in `arrays`; decoders with parts they do not use, or do not train, say so here."""
+        count = sum(array.size for array in self.arrays().values())
+        return ParameterCount(count, count)
+
+    @abstractmethod
+    def flops(self, session: Session) -> FlopCount:
+        """Count the floating-point operations of one frame."""
+
+    def save(self, path: Path, session: Session) -> Path:
+        """Write the fitted decoder and its configuration into one safetensors file."""
+        metadata = {"class": type(self).__name__, "preset": self.preset, **self.config, "session": session.name}
+        return save_arrays(path, self.arrays(), metadata)
+
+    @classmethod
+    def load(cls, path: Path, session: Session) -> Decoder:
+        """Read a fitted decoder back.
+
+        Raises
+        ------
+        RealmbenchError : missing or damaged file, or one of another decoder.
+        """
+        arrays, metadata = load_arrays(path)
+        if metadata.get("class") != cls.__name__:
+            raise RealmbenchError(f"{path} holds a {metadata.get('class')}, not a {cls.__name__}")
+        decoder = cls(metadata["preset"], metadata["decoder"], metadata["train"])
+        decoder.restore(arrays, session)
+        return decoder
+
+
+DECODERS: Registry[Decoder] = Registry(
+    "model",
+    "realmbench.decoders",
+    ("realmbench.baselines:DECODERS", "realmbench.realm:DECODERS"),
+    "realmbench.decoder:Decoder",
+)

@@ -1,0 +1,54 @@
+"""Where files go, and how they are written so that no reader ever meets half of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import RealmbenchError
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again: generated recordings, features, artifacts (``$REALMBENCH_CACHE``)."""
+    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("REALMBENCH_CACHE", f"{base}/realmbench")).expanduser()
+
+
+def default_data_root() -> Path:
+    """Folder that holds one folder per dataset (``$REALMBENCH_DATA``, else below the cache folder)."""
+    return Path(os.environ.get("REALMBENCH_DATA", cache_dir() / "data")).expanduser()
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
+    """Write a file through a temporary neighbour and a rename, so that it appears whole or not at all.
+
+    Parameters
+    ----------
+    path : where the file shall stand; its folder is made.
+    write : called with the temporary path, which keeps the suffix of ``path``.
+
+    Raises
+    ------
+    RealmbenchError : the folder cannot be written or the disk is full.
+    """
+    # The suffix stays last because some writers (numpy.save) choose a format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RealmbenchError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text_whole(path: Path, text: str) -> Path:
+    """Write text whole, in UTF-8."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    return write_whole(path, write)

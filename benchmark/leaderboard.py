@@ -1,0 +1,96 @@
+"""leaderboard.md from run records: a view of one suite, never edited by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .files import write_text_whole
+from .records import RunRecord
+from .statistics import Comparison, Row, compare, in_words
+
+COLUMNS = (
+    "model",
+    "causal",
+    "R2",
+    "SD sessions",
+    "SD seeds",
+    "sessions",
+    "seeds",
+    "parameters",
+    "train s",
+    "with teacher s",
+    "FLOPs/step",
+    "step p50 µs",
+    "step p95 µs",
+)
+MISSING = "–"
+
+
+def cells(row: Row, sessions: int) -> list[str]:
+    """Return the texts of a row, in the order of ``COLUMNS``; what is missing shows as a dash."""
+    return [
+        row.label,
+        "yes" if row.causal else "no",
+        _number(row.r2, ".3f"),
+        _number(row.session_spread, ".3f"),
+        _number(row.seed_spread, ".3f"),
+        f"{row.sessions}/{sessions}",
+        str(row.seeds),
+        f"{row.parameters:,}",
+        f"{row.training_seconds:.1f}",
+        f"{row.training_seconds_with_artifacts:.1f}",
+        f"{row.flops_per_step:,}",
+        _number(row.latency_p50_us, ".0f"),
+        _number(row.latency_p95_us, ".0f"),
+    ]
+
+
+def title(comparison: Comparison) -> str:
+    """Return the heading of a comparison."""
+    leaky = " (leaky)" if comparison.leaky else ""
+    return f"{comparison.dataset} v{comparison.dataset_version}, {comparison.protocol}{leaky}, {comparison.front_end}"
+
+
+def markdown(records: Sequence[RunRecord], suite: str) -> str:
+    """Return the whole leaderboard of a suite as markdown."""
+    lines = [
+        f"# Leaderboard: suite {suite}",
+        "",
+        "Made by `realmbench leaderboard` from the run records; do not edit. R2 is the mean over axes on the",
+        "concatenated test blocks of a session, averaged over seeds and then over held-out sessions. SD sessions is",
+        "the spread between sessions, SD seeds between seeds. `train s` is the time on the held-out session,",
+        "`with teacher s` adds all pretraining. A row that lacks a session shows no mean. Machine, versions and",
+        "configuration of every run are in its record.",
+        "",
+    ]
+    for comparison, rows in compare(records):
+        lines += [f"## {title(comparison)}", ""]
+        lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+        lines += ["| " + " | ".join(cells(row, len(comparison.sessions))) + " |" for row in rows]
+        lines += ["", in_words(comparison, rows), ""]
+        lines += [
+            f"Sessions: {', '.join(comparison.sessions)}. Devices: {', '.join(_devices(records, comparison))}.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def write_leaderboard(records: Sequence[RunRecord], suite: str, path: Path) -> Path:
+    """Write ``leaderboard.md`` whole."""
+    return write_text_whole(path, markdown(records, suite))
+
+
+def _devices(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:
+    return sorted(
+        {
+            f"{record.device} ({record.threads} threads)"
+            for record in records
+            if (record.dataset, record.protocol, record.front_end)
+            == (comparison.dataset, comparison.protocol, comparison.front_end)
+        }
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return MISSING if value is None else format(value, form)

@@ -1,0 +1,82 @@
+"""What a run ran on and with: versions, device, threads, memory, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .errors import OptionError
+
+PACKAGES = ("realmbench", "torch", "numpy", "scipy", "scikit-learn", "pydantic", "safetensors", "transformers")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that shape a result; absent ones are left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_description(device: str) -> str:
+    """Return the name of the processor or GPU behind a torch device."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def check_device(device: str) -> str:
+    """Return the device if torch can use it.
+
+    Raises
+    ------
+    OptionError : unknown device, or one that this machine has not.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"--device {device} cannot be used here ({reason}); try --device cpu") from error
+    return device
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, Linux kilobytes.
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def git_commit() -> str | None:
+    """Return the commit of the source tree that is running, with ``+changes`` if it was modified; None outside git."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    # An installed copy may lie inside somebody else's repository: only a tree that tracks this file counts.
+    if commit is None or git("ls-files", "--error-unmatch", __file__) is None:
+        return None
+    return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit

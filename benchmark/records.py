@@ -1,0 +1,199 @@
+"""The run record: one JSON file per run that anyone can check, rerun and send in a pull request.
+
+Records are written whole and never changed. This module needs neither torch nor scikit-learn, so that tables and
+statistics can be made anywhere from the files alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .channels import ChannelReport
+from .errors import RealmbenchError
+from .files import write_text_whole
+
+SCHEMA_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BlockScore(_Part):
+    """Sums of one stretch of at most ten seconds of a test block; every R2 follows from them without inference.
+
+    Lists hold one number per axis, in the behaviour's own unit (squared for the sums of squares).
+    """
+
+    start_s: float
+    stop_s: float
+    samples: int
+    sse: list[float]
+    sst: list[float]  # about the mean of the session's whole scored truth
+    sum: list[float]
+    sum_of_squares: list[float]
+
+
+class AxisScore(_Part):
+    """Scores of one axis over all test blocks."""
+
+    name: str
+    unit: str
+    sse: float
+    sst: float
+    r2: float
+    pearson_r: float
+
+
+class ArtifactUse(_Part):
+    """An artifact that the run used; its own record lies beside the artifact."""
+
+    kind: str
+    hash: str
+    parameters: int
+    seconds: float
+
+
+class Latency(_Part):
+    """Time of one streaming step, batch 1, in microseconds."""
+
+    protocol: str
+    p50: float
+    p95: float
+    p99: float
+    steps: int
+    threads: int
+    device: str
+
+
+class RunRecord(_Part):
+    """One decoder x front end x dataset x protocol x held-out session x seed."""
+
+    schema_version: Literal[1] = 1
+    suite: str
+    # what was run
+    model: str
+    preset: str
+    config: dict[str, Any]
+    changed_options: list[str]  # what the user set by --set decoder. and --set train.
+    config_hash: str
+    code: str  # fingerprint of decoder, training, front end and protocol sources
+    causal: bool
+    look_ahead_s: float | None  # None: the whole block
+    # on what
+    dataset: str
+    dataset_identity: str
+    dataset_version: str
+    fold: str
+    session: str
+    subject: str
+    day: float | None
+    training_sessions: list[str]
+    front_end: str
+    front_end_left_out: list[str]
+    channels: ChannelReport
+    protocol: str
+    leaky: bool
+    split_hash: str
+    data_key: str
+    train_s: float
+    validation_s: float
+    test_s: float
+    seed: int
+    audit: str | None
+    # what came out
+    metrics: dict[str, float]
+    axes: list[AxisScore]
+    blocks: list[BlockScore]
+    training_mean: list[float]
+    ceiling: float | None
+    # at what cost
+    parameters_deployed: int
+    parameters_trained: int
+    artifacts: list[ArtifactUse]
+    seconds: dict[str, float]
+    flops_per_step: int
+    flops_uncounted: list[str]
+    latency: Latency | None
+    peak_memory_mb: float
+    # where and with what
+    device: str
+    threads: int
+    versions: dict[str, str]
+    git_commit: str | None
+    created: str
+    warnings: list[str]
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of training for this run alone, artifacts left out."""
+        return sum(value for phase, value in self.seconds.items() if phase != "predict")
+
+    @property
+    def training_seconds_with_artifacts(self) -> float:
+        """Seconds of training with everything that had to be trained first, teacher included."""
+        return self.training_seconds + sum(artifact.seconds for artifact in self.artifacts)
+
+
+def record_path(
+    results_dir: Path, suite: str, dataset: str, protocol: str, front_end: str, method: str, session: str, seed: int
+) -> Path:
+    """Return where a run's record stands: ``suite/dataset/protocol/front-end/method/session.seedN.json``."""
+    folder = results_dir / suite / dataset.replace(":", "~") / protocol / front_end / method
+    return folder / f"{session}.seed{seed}.json"
+
+
+def failed_path(path: Path) -> Path:
+    """Return where the traceback of a failed run stands."""
+    return path.with_suffix(".failed.json")
+
+
+def write_record(record: RunRecord, path: Path) -> None:
+    """Write a record whole and remove the mark of an earlier failure."""
+    text = json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+    write_text_whole(path, text)
+    failed_path(path).unlink(missing_ok=True)
+
+
+def write_failure(path: Path, traceback: str) -> None:
+    """Leave the traceback of a failed run; it is not a record and is retried next time."""
+    text = json.dumps({"traceback": traceback.splitlines()}, indent=1) + "\n"
+    write_text_whole(failed_path(path), text)
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read one record.
+
+    Raises
+    ------
+    RealmbenchError : the file is not a run record of this schema; the message names the first offending key.
+    """
+    try:
+        return RunRecord.model_validate_json(path.read_text())
+    except (ValidationError, ValueError) as error:
+        detail = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            detail = f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
+        raise RealmbenchError(f"{path} is not a run record of schema {SCHEMA_VERSION} ({detail})") from error
+
+
+def read_records(results_dir: Path, suite: str | None = None) -> list[RunRecord]:
+    """Read every record below a results folder, or of one suite in it; failed runs are not records."""
+    return [read_record(path) for path in _record_files(results_dir if suite is None else results_dir / suite)]
+
+
+def suites(results_dir: Path) -> list[str]:
+    """Return the names of the suites that hold records."""
+    if not results_dir.is_dir():
+        return []
+    return sorted(path.name for path in results_dir.iterdir() if path.is_dir() and any(_record_files(path)))
+
+
+def _record_files(folder: Path) -> Iterable[Path]:
+    return (path for path in sorted(folder.rglob("*.json")) if not path.name.endswith(".failed.json"))

@@ -1,0 +1,406 @@
+"""Running one decoder over held-out sessions and seeds: resumes what is finished, writes one record per run.
+
+The order is fixed: everything that can be refused is refused before anything is computed; then, per fold and seed,
+pretraining once, and per held-out session adaptation, scoring and the record.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from .artifact import Artifact, ArtifactStore
+from .dataset import Dataset, Fold
+from .decoder import DECODERS, DEFAULT_PRESET, Context, Decoder
+from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
+from .evaluation import evaluate
+from .files import cache_dir
+from .fingerprint import fingerprint
+from .front_end import FrontEnd, front_end
+from .latency import measure_latency
+from .machine import check_device, device_description, git_commit, peak_memory_mb, versions
+from .preparation import Prepared, prepare_session
+from .protocol import PROTOCOLS, Protocol, SessionRole
+from .records import ArtifactUse, RunRecord, read_record, record_path, write_failure, write_record
+from .seeds import stable_hash
+
+Audit = Literal["shifted-target"]
+AUDITS: tuple[Audit, ...] = ("shifted-target",)
+
+# The harness's own sources that decide whether an old result still holds.
+HARNESS = ("evaluation", "metrics", "preparation", "protocol", "protocols", "session", "front_end", "channels")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the user asked for.
+
+    Attributes
+    ----------
+    model : registered name or ``file.py:Class``.
+    front_end : None takes the protocol's first that the decoder accepts.
+    sessions : held-out sessions; None takes all.
+    seeds : how many; they are 0, 1, 2, ... and vary initial weights, data order, dropout and masking together.
+    options, train : values of ``--set decoder.`` and ``--set train.``.
+    audit : turn the target by half the record; such records are kept in suite ``audit``.
+    fresh : run again what is finished.
+    """
+
+    model: str
+    protocol: str = "blocked-v1"
+    front_end: str | None = None
+    preset: str = DEFAULT_PRESET
+    sessions: Sequence[str] | None = None
+    seeds: int = 1
+    device: str = "cpu"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    suite: str = "local"
+    audit: Audit | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Events:
+    """How the runner talks to whoever shows its progress.
+
+    Attributes
+    ----------
+    stage : a sentence and the share done of the work in hand.
+    done : a run's record, and whether it was finished before.
+    failed : a run's path and the one-line reason.
+    note : a plain sentence.
+    """
+
+    stage: Callable[[str, float], None] = lambda _text, _share: None
+    done: Callable[[RunRecord, bool], None] = lambda _record, _reused: None
+    failed: Callable[[Path, str], None] = lambda _path, _reason: None
+    note: Callable[[str], None] = lambda _text: None
+
+
+class SessionBank:
+    """Prepared sessions, each made once per process."""
+
+    def __init__(self, dataset: Dataset, on_progress: Callable[[str, float], None]) -> None:
+        self.dataset = dataset
+        self._on_progress = on_progress
+        self._prepared: dict[tuple[Any, ...], Prepared] = {}
+
+    def get(
+        self, session: str, protocol: Protocol, frames: FrontEnd, role: SessionRole, shift_target: bool
+    ) -> Prepared:
+        """Return a prepared session, preparing it on the first call."""
+        key = (session, protocol.name, frames.name, role, shift_target)
+        if key not in self._prepared:
+            self._prepared[key] = prepare_session(
+                self.dataset, session, protocol, frames, role, shift_target, self._on_progress
+            )
+        return self._prepared[key]
+
+    def keep_only(self, sessions: Iterable[str]) -> None:
+        """Forget the sessions of other folds, so that memory holds one fold."""
+        wanted = set(sessions)
+        self._prepared = {key: value for key, value in self._prepared.items() if key[0] in wanted}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request with every name resolved and every refusal behind it."""
+
+    request: RunRequest
+    decoder_class: type[Decoder]
+    protocol: Protocol
+    front_end: FrontEnd
+    folds: list[Fold]
+    config: dict[str, Any]
+    code: str
+
+    @property
+    def config_hash(self) -> str:
+        return stable_hash([self.request.model, self.request.preset, self.config, self.request.audit])
+
+    @property
+    def method(self) -> str:
+        """Model and preset, with a hash where the user changed options."""
+        changed = f".{self.config_hash[:6]}" if self.changed_options else ""
+        return f"{self.model}.{self.request.preset}{changed}"
+
+    @property
+    def model(self) -> str:
+        """The model's name; the class's for ``file.py:Class``."""
+        return self.request.model.rpartition(":")[2]
+
+    @property
+    def changed_options(self) -> list[str]:
+        """Names of the options that the user changed."""
+        return [
+            *(f"decoder.{name}" for name in self.request.options),
+            *(f"train.{name}" for name in self.request.train),
+        ]
+
+    @property
+    def suite(self) -> str:
+        return "audit" if self.request.audit else self.request.suite
+
+    def decoder(self) -> Decoder:
+        """Make a fresh, unfitted decoder."""
+        return self.decoder_class(self.request.preset, self.request.options, self.request.train)
+
+
+def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
+    """Resolve a request and refuse what cannot be run, before anything is computed.
+
+    Raises
+    ------
+    UnknownNameError, OptionError, ProtocolError : each names what is wrong and what would be right.
+    """
+    protocol = PROTOCOLS.get(request.protocol)()
+    decoder_class = DECODERS.get(request.model)
+    decoder = decoder_class(request.preset, request.options, request.train)
+    chosen = _front_end(request, protocol, decoder)
+    if protocol.causal_only and not decoder.causal:
+        raise ProtocolError(f"protocol {protocol.name} takes causal decoders only; {request.model} looks ahead")
+    if request.seeds < 1:
+        raise OptionError(f"--seeds {request.seeds}: at least one seed is needed")
+    folds = _wanted_folds(protocol.folds(dataset), request.sessions, dataset)
+    if decoder.multi_session and any(not fold.pretrain for fold in folds):
+        raise ProtocolError(
+            f"{request.model} learns across sessions, but {dataset.full_name} has a fold without pretraining sessions"
+        )
+    if request.audit is not None and request.audit not in AUDITS:
+        raise unknown_name("audit", request.audit, AUDITS)
+    check_device(request.device)
+    sources = (decoder_class.__module__, *decoder_class.depends_on, *(f"realmbench.{name}" for name in HARNESS))
+    code = stable_hash([fingerprint(module) for module in sources])
+    return Plan(request, decoder_class, protocol, chosen, folds, decoder.config, code)
+
+
+def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: SessionBank) -> list[RunRecord]:
+    """Run a plan and return the records of all its runs, finished earlier or now.
+
+    A run that fails leaves its traceback beside where its record would stand, the others go on, and the first failure
+    is raised at the end. An interruption leaves finished runs whole; the next call goes on from there.
+
+    Raises
+    ------
+    RealmbenchError : at least one run failed; names how many and the first reason.
+    """
+    records: list[RunRecord] = []
+    failures: list[str] = []
+    for fold in plan.folds:
+        bank.keep_only([*fold.pretrain, *fold.held_out])
+        for seed in range(plan.request.seeds):
+            artifact: Artifact | None = None
+            pretraining = False
+            context = _context(plan, seed, events)
+            for session in fold.held_out:
+                path = record_path(
+                    results_dir,
+                    plan.suite,
+                    dataset.full_name,
+                    plan.protocol.name,
+                    plan.front_end.name,
+                    plan.method,
+                    session,
+                    seed,
+                )
+                finished = _finished(path, plan, dataset, session, bank, events)
+                if finished is not None:
+                    records.append(finished)
+                    events.done(finished, True)
+                    continue
+                try:
+                    if plan.decoder_class.multi_session and artifact is None:
+                        pretraining = True
+                        artifact = _pretrain(plan, fold, context, bank)
+                    pretraining = False
+                    record = _run_one(plan, dataset, fold, session, seed, artifact, bank, events)
+                except Exception as error:
+                    write_failure(path, traceback.format_exc())
+                    reason = str(error) if isinstance(error, RealmbenchError) else f"{type(error).__name__}: {error}"
+                    what = f"pretraining of fold {fold.name}" if pretraining else session
+                    failures.append(f"{what}, seed {seed}: {reason}")
+                    events.failed(path, failures[-1])
+                    if pretraining:
+                        break  # it would fail in the same way for the fold's other sessions
+                    continue
+                write_record(record, path)
+                records.append(record)
+                events.done(record, False)
+    if failures:
+        more = f" (and {len(failures) - 1} more failures)" if len(failures) > 1 else ""
+        raise RealmbenchError(f"{plan.request.model}: {failures[0]}{more}")
+    return records
+
+
+def _run_one(
+    plan: Plan,
+    dataset: Dataset,
+    fold: Fold,
+    session: str,
+    seed: int,
+    artifact: Artifact | None,
+    bank: SessionBank,
+    events: Events,
+) -> RunRecord:
+    import torch
+
+    prepared = _prepared(plan, session, "held-out", bank)
+    context = _context(plan, seed, events)
+    decoder = plan.decoder()
+    decoder.adapt(prepared.data, context, artifact)
+    events.stage(f"scoring {session}", 0.0)
+    with context.phase("predict"):
+        evaluation = evaluate(decoder, prepared)
+    threads = torch.get_num_threads()
+    device = device_description(plan.request.device)
+    latency = measure_latency(decoder, prepared.data, threads, device) if decoder.causal else None
+    parameters, flops = decoder.parameters(), decoder.flops(prepared.data)
+    uses = _artifact_chain(artifact, context.artifacts)
+    info = dataset.session(session)
+    events.stage(f"scored {session}", 1.0)
+    return RunRecord(
+        suite=plan.suite,
+        model=plan.model,
+        preset=plan.request.preset,
+        config=plan.config,
+        changed_options=plan.changed_options,
+        config_hash=plan.config_hash,
+        code=plan.code,
+        causal=decoder.causal,
+        look_ahead_s=decoder.look_ahead_s if decoder.look_ahead_s != float("inf") else None,
+        dataset=dataset.full_name,
+        dataset_identity=dataset.identity,
+        dataset_version=dataset.info.version,
+        fold=fold.name,
+        session=session,
+        subject=info.subject,
+        day=info.day,
+        training_sessions=[*(fold.pretrain if decoder.multi_session else ()), session],
+        front_end=plan.front_end.name,
+        front_end_left_out=list(prepared.left_out),
+        channels=prepared.channels,
+        protocol=plan.protocol.name,
+        leaky=plan.protocol.leaky,
+        split_hash=prepared.manifest.hash,
+        data_key=prepared.data.key,
+        train_s=prepared.manifest.seconds("train"),
+        validation_s=prepared.manifest.seconds("validation"),
+        test_s=prepared.manifest.seconds("test"),
+        seed=seed,
+        audit=plan.request.audit,
+        metrics=evaluation.metrics,
+        axes=evaluation.axes,
+        blocks=evaluation.blocks,
+        training_mean=prepared.data.normaliser.y_mean.tolist(),
+        ceiling=None,
+        parameters_deployed=parameters.deployed,
+        parameters_trained=parameters.trained,
+        artifacts=uses,
+        seconds=context.seconds,
+        flops_per_step=flops.per_step,
+        flops_uncounted=list(flops.uncounted),
+        latency=latency,
+        peak_memory_mb=peak_memory_mb(),
+        device=device,
+        threads=threads,
+        versions=versions(),
+        git_commit=git_commit(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        warnings=[*([sentence] if (sentence := prepared.channels.sentence()) else []), *context.warnings],
+    )
+
+
+def _pretrain(plan: Plan, fold: Fold, context: Context, bank: SessionBank) -> Artifact:
+    sessions = [_prepared(plan, name, "pretrain", bank).data for name in fold.pretrain]
+    return plan.decoder().pretrain(sessions, context)
+
+
+def _prepared(plan: Plan, session: str, role: SessionRole, bank: SessionBank) -> Prepared:
+    return bank.get(session, plan.protocol, plan.front_end, role, plan.request.audit == "shifted-target")
+
+
+def _artifact_chain(artifact: Artifact | None, store: ArtifactStore) -> list[ArtifactUse]:
+    """List an artifact and, before it, everything that it was made from."""
+    if artifact is None:
+        return []
+    record = artifact.record
+    chain = [use for parent in record.parents for use in _artifact_chain(store.by_hash(parent), store)]
+    return [
+        *chain,
+        ArtifactUse(kind=record.kind, hash=record.hash, parameters=record.parameters, seconds=record.seconds),
+    ]
+
+
+def _context(plan: Plan, seed: int, events: Events) -> Context:
+    return Context(
+        seed=seed,
+        device=plan.request.device,
+        artifacts=ArtifactStore(cache_dir() / "artifacts", plan.code, versions()),
+        checkpoints=cache_dir() / "checkpoints",
+        on_progress=events.stage,
+    )
+
+
+def _finished(
+    path: Path, plan: Plan, dataset: Dataset, session: str, bank: SessionBank, events: Events
+) -> RunRecord | None:
+    """Return the record of a finished run that still holds; say why if one is there and does not."""
+    if plan.request.fresh or not path.exists():
+        return None
+    try:
+        record = read_record(path)
+    except RealmbenchError as error:
+        events.note(f"running again: {error}")
+        return None
+    reasons = []
+    if record.config_hash != plan.config_hash:
+        reasons.append("its options differ")
+    if record.code != plan.code:
+        reasons.append("the code has changed since")
+    if record.data_key != _prepared(plan, session, "held-out", bank).data.key:
+        reasons.append("data, split or front end have changed since")
+    if reasons:
+        events.note(f"running {path.name} of {plan.method} again: {', '.join(reasons)}")
+        return None
+    return record
+
+
+def _front_end(request: RunRequest, protocol: Protocol, decoder: Decoder) -> FrontEnd:
+    if request.front_end is not None:
+        chosen = front_end(request.front_end)
+        if chosen.name not in protocol.front_ends:
+            raise ProtocolError(
+                f"protocol {protocol.name} permits front ends {', '.join(protocol.front_ends)}, not {chosen.name}"
+            )
+        if chosen.kind not in decoder.inputs:
+            raise OptionError(
+                f"{request.model} accepts {' or '.join(decoder.inputs)} input; "
+                f"front end {chosen.name} gives {chosen.kind}"
+            )
+        return chosen
+    for name in protocol.front_ends:
+        if (candidate := front_end(name)).kind in decoder.inputs:
+            return candidate
+    raise ProtocolError(
+        f"{request.model} accepts {' or '.join(decoder.inputs)} input, which no front end of {protocol.name} gives"
+    )
+
+
+def _wanted_folds(folds: list[Fold], sessions: Sequence[str] | None, dataset: Dataset) -> list[Fold]:
+    """Keep only the wanted held-out sessions and the folds that have any."""
+    if sessions is None:
+        return folds
+    known = [session for fold in folds for session in fold.held_out]
+    for session in sessions:
+        if session not in known:
+            raise unknown_name(f"held-out session of {dataset.full_name}", session, known)
+    kept = (
+        fold.model_copy(update={"held_out": tuple(name for name in fold.held_out if name in sessions)})
+        for fold in folds
+    )
+    return [fold for fold in kept if fold.held_out]

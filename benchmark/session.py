@@ -1,0 +1,123 @@
+"""What a decoder is handed: one session's frames, cut by the protocol and normalised with training statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Normalised inputs are clipped here: a 250 µV artefact must not move a network further than ten standard deviations.
+CLIP_DEVIATIONS = 10.0
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A contiguous stretch of frames.
+
+    Attributes
+    ----------
+    x : (T, C, F) float32 normalised input.
+    y : (T, D) float32 normalised target.
+    warm_up : number of leading frames that only bring a decoder's state up and are neither learnt from nor scored.
+    start : index of the first frame on the recording's frame clock.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    warm_up: int
+    start: int
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Means and standard deviations of a session's training frames.
+
+    Attributes
+    ----------
+    x_mean, x_deviation : (C, F).
+    y_mean, y_deviation : (D,) in the behaviour's own units.
+    """
+
+    x_mean: np.ndarray
+    x_deviation: np.ndarray
+    y_mean: np.ndarray
+    y_deviation: np.ndarray
+
+    @classmethod
+    def fit(cls, x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> Normaliser:
+        """Fit on lists of (T, C, F) frames and (T, D) targets; constants get a deviation of 1."""
+
+        def moments(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            count = sum(len(part) for part in parts)
+            mean = sum(part.sum(0, dtype=np.float64) for part in parts) / count
+            variance = sum(np.square(part - mean).sum(0, dtype=np.float64) for part in parts) / count
+            deviation = np.sqrt(variance)
+            return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
+
+        return cls(*moments(x), *moments(y))
+
+    def input(self, frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Normalise (..., C, F) frames; clip them; set masked channels to 0."""
+        scaled = (frames - self.x_mean) / self.x_deviation
+        np.clip(scaled, -CLIP_DEVIATIONS, CLIP_DEVIATIONS, out=scaled)
+        return np.where(mask[:, None], scaled, np.float32(0))
+
+    def target(self, behaviour: np.ndarray) -> np.ndarray:
+        """Normalise (T, D) behaviour."""
+        return (behaviour - self.y_mean) / self.y_deviation
+
+    def physical(self, prediction: np.ndarray) -> np.ndarray:
+        """Bring (T, D) normalised predictions back to the behaviour's units."""
+        return prediction * self.y_deviation + self.y_mean
+
+
+@dataclass(frozen=True)
+class Session:
+    """Identity of a session and how its frames were made; all that `predict` and `stream` need besides frames.
+
+    Attributes
+    ----------
+    rate : frames per second.
+    mask : (C,) bool, True for usable channels; the others are zero in every frame.
+    """
+
+    dataset: str
+    subject: str
+    name: str
+    rate: int
+    mask: np.ndarray
+    normaliser: Normaliser
+    feature_names: tuple[str, ...]
+    target_names: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        return len(self.mask)
+
+    @property
+    def features(self) -> int:
+        return len(self.feature_names)
+
+    @property
+    def outputs(self) -> int:
+        return len(self.target_names)
+
+
+@dataclass(frozen=True)
+class SessionData(Session):
+    """A session with its training and validation segments. Test samples are not reachable from here.
+
+    Attributes
+    ----------
+    train : segments without warm-up.
+    validation : segments that begin with the unscored warm-up of the protocol's gap.
+    key : hash of everything that made these arrays (data, front end, split); part of artifact keys.
+    """
+
+    train: tuple[Segment, ...] = ()
+    validation: tuple[Segment, ...] = ()
+    key: str = ""

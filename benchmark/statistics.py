@@ -1,0 +1,157 @@
+"""Summaries of run records: one row per method, over a stated and complete set of sessions. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .records import RunRecord
+
+HEADLINE = "r2_axis_mean"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What makes rows comparable: equal data, protocol and front end."""
+
+    dataset: str
+    dataset_version: str
+    protocol: str
+    front_end: str
+    leaky: bool
+    sessions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one comparison.
+
+    Attributes
+    ----------
+    label : model and preset, with the start of the configuration's hash where the user changed options.
+    r2 : mean over sessions of the mean over seeds; None unless every session is there.
+    session_spread : standard deviation over sessions of the seed means; None below two sessions.
+    seed_spread : standard deviation over seeds, averaged over sessions; None below two seeds.
+    sessions, seeds : how many sessions are there, and how many seeds each of them has.
+    parameters : needed to predict.
+    training_seconds, training_seconds_with_artifacts : mean per session; pretraining is counted whole in the latter.
+    """
+
+    label: str
+    model: str
+    preset: str
+    config_hash: str
+    causal: bool
+    r2: float | None
+    session_r2: dict[str, float]
+    session_spread: float | None
+    seed_spread: float | None
+    sessions: int
+    seeds: int
+    parameters: int
+    training_seconds: float
+    training_seconds_with_artifacts: float
+    flops_per_step: int
+    latency_p50_us: float | None
+    latency_p95_us: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        return asdict(self)
+
+
+def compare(records: Iterable[RunRecord]) -> list[tuple[Comparison, list[Row]]]:
+    """Group records into comparisons and summarise each method, best first, incomplete ones last."""
+    groups: dict[tuple[str, ...], list[RunRecord]] = {}
+    for record in records:
+        key = (record.dataset, record.dataset_identity, record.protocol, record.front_end)
+        groups.setdefault(key, []).append(record)
+    return [_comparison(group) for _, group in sorted(groups.items())]
+
+
+def _comparison(records: Sequence[RunRecord]) -> tuple[Comparison, list[Row]]:
+    sessions = tuple(sorted({record.session for record in records}))
+    methods: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for record in records:
+        methods.setdefault((record.model, record.preset, record.config_hash), []).append(record)
+    rows = [_row(method, sessions) for method in methods.values()]
+    rows.sort(key=lambda row: (row.r2 is None, -(row.r2 or 0.0), row.model))
+    first = records[0]
+    comparison = Comparison(
+        first.dataset, first.dataset_version, first.protocol, first.front_end, first.leaky, sessions
+    )
+    return comparison, rows
+
+
+def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
+    by_session: dict[str, dict[int, RunRecord]] = {}
+    for record in records:
+        by_session.setdefault(record.session, {})[record.seed] = record
+    # Every session counts with the same seeds, so that no session is measured better than another.
+    common = set.intersection(*(set(runs) for runs in by_session.values()))
+    scores = {
+        session: [runs[seed].metrics[HEADLINE] for seed in sorted(common)]
+        for session, runs in sorted(by_session.items())
+        if common
+    }
+    means = {session: float(np.mean(values)) for session, values in scores.items()}
+    complete = set(means) == set(sessions)
+    latencies = [record.latency for record in records if record.latency is not None]
+    first = records[0]
+    changed = f", {first.config_hash[:6]}" if first.changed_options else ""
+    return Row(
+        label=f"{first.model} ({first.preset}{changed})",
+        model=first.model,
+        preset=first.preset,
+        config_hash=first.config_hash,
+        causal=first.causal,
+        r2=float(np.mean(list(means.values()))) if complete else None,
+        session_r2=means,
+        session_spread=float(np.std(list(means.values()), ddof=1)) if len(means) > 1 else None,
+        seed_spread=float(np.mean([np.std(values, ddof=1) for values in scores.values()])) if len(common) > 1 else None,
+        sessions=len(means),
+        seeds=len(common),
+        parameters=first.parameters_deployed,
+        training_seconds=float(np.mean([record.training_seconds for record in records])),
+        training_seconds_with_artifacts=float(np.mean([record.training_seconds_with_artifacts for record in records])),
+        flops_per_step=first.flops_per_step,
+        latency_p50_us=float(np.median([latency.p50 for latency in latencies])) if latencies else None,
+        latency_p95_us=float(np.median([latency.p95 for latency in latencies])) if latencies else None,
+    )
+
+
+def in_words(comparison: Comparison, rows: Sequence[Row]) -> str:
+    """Say in plain words what a table shows and what it does not."""
+    complete = [row for row in rows if row.r2 is not None]
+    if not complete:
+        return "No method has been run on every session yet, so no means are shown."
+    count = len(comparison.sessions)
+    sentences = []
+    causal = [row for row in complete if row.causal]
+    if causal:
+        best = causal[0]
+        low, high = min(best.session_r2.values()), max(best.session_r2.values())
+        span = f", {low:.2f} to {high:.2f} over sessions" if count > 1 else ""
+        sentences.append(f"The best causal decoder here is {best.label}: R2 {best.r2:.3f}{span}.")
+        if len(causal) > 1:
+            second = causal[1]
+            differences = np.array([best.session_r2[name] - second.session_r2[name] for name in comparison.sessions])
+            sentences.append(
+                f"It is {differences.mean():+.3f} from {second.label}, the next, and ahead in "
+                f"{int((differences > 0).sum())} of {count} sessions."
+            )
+    looking_ahead = [row for row in complete if not row.causal]
+    if looking_ahead:
+        sentences.append(
+            f"{looking_ahead[0].label} sees the future (R2 {looking_ahead[0].r2:.3f}) and cannot run in real time."
+        )
+    if missing := [row.label for row in rows if row.r2 is None]:
+        sentences.append(f"Not run on every session: {', '.join(missing)}; their means are left out.")
+    if count < 6:
+        sentences.append(f"With {count} session{'s' * (count > 1)} no difference can be called significant.")
+    if comparison.leaky:
+        sentences.append("This protocol is leaky: it reproduces published numbers, not what a device would reach.")
+    return " ".join(sentences)

@@ -1,0 +1,53 @@
+"""Floating-point operations of a call, by torch's counter, with the operations that it does not count listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from realmbench.decoder import FlopCount
+
+
+class _Uncounted(TorchDispatchMode):
+    """Collects the names of operations that compute numbers and have no registered formula."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket not in flop_registry and not func.is_view and not _moves_only(func):
+            self.names.add(str(func.overloadpacket).removeprefix("aten."))
+        return func(*args, **(kwargs or {}))
+
+
+def _moves_only(func: Any) -> bool:
+    """True for operations that make or copy memory and compute nothing."""
+    name = str(func.overloadpacket).removeprefix("aten.")
+    return name in MEMORY_OPERATIONS
+
+
+MEMORY_OPERATIONS = {
+    "_to_copy", "_unsafe_view", "cat", "clone", "constant_pad_nd", "copy_", "detach", "empty", "empty_like", "fill_",
+    "flip", "full", "index", "lift_fresh", "new_empty", "new_zeros", "ones", "ones_like", "repeat", "roll",
+    "scalar_tensor", "split", "split_with_sizes", "stack", "tril", "zeros", "zeros_like", "zero_", "arange",
+    "resize_", "set_",
+}  # fmt: skip
+
+
+def count_flops(call: Callable[[], Any], steps: int = 1) -> FlopCount:
+    """Count the operations of one call, divided by the number of frames that it handles.
+
+    Matrix products, convolutions and attention are counted (a multiply-add is two); element-wise operations are not,
+    and their names are returned.
+    """
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            call()
+        with _Uncounted() as uncounted:
+            call()
+    return FlopCount(round(counter.get_total_flops() / steps), tuple(sorted(uncounted.names)))

@@ -1,0 +1,162 @@
+"""Base class of decoders that are torch networks: prediction, streaming, saving and supervised fitting in one place."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from torch import nn
+
+from realmbench.artifact import Artifact
+from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Stream
+from realmbench.errors import RealmbenchError
+from realmbench.seeds import stream, stream_seed
+from realmbench.session import Session, SessionData
+
+from . import loop
+from .flops import count_flops
+from .windows import Batch, ValidationR2, WindowSampler
+
+# Frames of the forward pass by which the operations of a decoder without a stream are counted (10 s at 50 Hz).
+FLOP_FRAMES = 500
+
+
+class StreamingNetwork(Protocol):
+    """What a causal network offers besides ``forward``."""
+
+    def initial_state(self, batch: int) -> Any: ...
+
+    def step(self, frame: torch.Tensor, mask: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]: ...
+
+
+class NetworkDecoder(Decoder):
+    """A decoder whose fitted part is one `torch.nn.Module`.
+
+    The network maps (B, T, C, F) frames and a (B, C) channel mask to (B, T, D). A causal one also has
+    ``initial_state(batch)`` and ``step(frame (B, C, F), mask, state) -> ((B, D), state)``.
+    """
+
+    TrainOptions: ClassVar[type[BaseModel]] = loop.TrainOptions
+    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training",)
+    train_options: loop.TrainOptions
+    network: nn.Module | None = None
+
+    @abstractmethod
+    def build(self, session: Session) -> nn.Module:
+        """Make the untrained network for sessions of this shape."""
+
+    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
+        """Fit a fresh network to the session's training part."""
+        with context.phase("fit"):
+            self.network = self.fresh(session, context, "fit")
+            supervised(self.network, [session], self.train_options, context, "fit", self.config)
+
+    def fresh(self, session: Session, context: Context, stage: str) -> nn.Module:
+        """Build a network with weights drawn from the named stream of the stage."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(context.seed, type(self).__name__, stage, "initial weights"))
+            return self.build(session).to(context.device)
+
+    def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
+        network = self._fitted()
+        device = next(network.parameters()).device
+        mask = torch.from_numpy(session.mask).to(device)[None]
+        with torch.no_grad():
+            output = network(torch.from_numpy(np.ascontiguousarray(x)).to(device)[None], mask)
+        return output[0].float().cpu().numpy()
+
+    def stream(self, session: Session) -> Stream:
+        if not self.causal:
+            return super().stream(session)
+        return NetworkStream(self._fitted(), session.mask)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return module_arrays(self._fitted())
+
+    def restore(self, arrays: Mapping[str, np.ndarray], session: Session) -> None:
+        self.network = self.build(session)
+        load_arrays_into(self.network, arrays)
+        self.network.eval()
+
+    def parameters(self) -> ParameterCount:
+        network = self._fitted()
+        deployed = sum(parameter.numel() for parameter in network.parameters())
+        trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        return ParameterCount(deployed, trained)
+
+    def flops(self, session: Session) -> FlopCount:
+        if self.causal:
+            running = self.stream(session)
+            frame = np.zeros((session.channels, session.features), np.float32)
+            return count_flops(lambda: running.step(frame))
+        frames = np.zeros((FLOP_FRAMES, session.channels, session.features), np.float32)
+        return count_flops(lambda: self.predict(frames, session), FLOP_FRAMES)
+
+    def _fitted(self) -> nn.Module:
+        if self.network is None:
+            raise RealmbenchError(f"{type(self).__name__} is not fitted yet; call adapt or restore first")
+        return self.network
+
+
+class NetworkStream(Stream):
+    """Steps a causal network frame by frame."""
+
+    def __init__(self, network: Any, mask: np.ndarray) -> None:
+        self._network = network
+        self._device = next(network.parameters()).device
+        self._mask = torch.from_numpy(mask).to(self._device)[None]
+        self._state = network.initial_state(1)
+
+    @torch.no_grad()
+    def step(self, frame: np.ndarray) -> np.ndarray:
+        inputs = torch.from_numpy(np.ascontiguousarray(frame)).to(self._device)[None]
+        output, self._state = self._network.step(inputs, self._mask, self._state)
+        return output[0].float().cpu().numpy()
+
+
+def supervised(
+    network: nn.Module,
+    sessions: Sequence[SessionData],
+    options: loop.TrainOptions,
+    context: Context,
+    stage: str,
+    config: Mapping[str, Any],
+) -> list[dict[str, float]]:
+    """Train a network on the mean squared error of the normalised target, stopping by validation R2.
+
+    Parameters
+    ----------
+    stage : names the random streams, the checkpoint and the progress line.
+    config : everything that shapes the training; decides whether a checkpoint may be resumed.
+    """
+
+    def loss(batch: Batch) -> torch.Tensor:
+        return nn.functional.mse_loss(network(batch.x, batch.mask), batch.y)
+
+    sampler = WindowSampler(
+        sessions, options.window_s, options.batch_size, stream(context.seed, stage, "windows"), context.device
+    )
+    return loop.fit(
+        network,
+        loss,
+        ValidationR2(sessions, network, context.device),
+        sampler,
+        options,
+        stream_seed(context.seed, stage, "dropout"),
+        context.checkpoint(stage, config, sessions),
+        lambda share, best: context.on_progress(f"{stage}: validation R2 {best:.3f}", share),
+    )
+
+
+def module_arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    """Return a module's state as named numpy arrays."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+def load_arrays_into(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Load what `module_arrays` returned; names and shapes must match exactly."""
+    module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})

@@ -1,0 +1,118 @@
+"""Random training windows that never leave a training segment, and validation scores on whole blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from realmbench.errors import ProtocolError
+from realmbench.metrics import r2_axis_mean
+from realmbench.session import Segment, SessionData
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of windows.
+
+    Attributes
+    ----------
+    x : (B, T, C, F) normalised input.
+    y : (B, T, D) normalised target.
+    mask : (B, C) bool, True for usable channels.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    mask: torch.Tensor
+
+
+class WindowSampler:
+    """Draws windows of one length, each inside one training segment, every possible start equally likely.
+
+    Parameters
+    ----------
+    sessions : their ``train`` segments are drawn from.
+    window_s : length; cut to the shortest segment where that is shorter.
+    generator : numpy generator; its state is all the state there is.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[SessionData],
+        window_s: float,
+        batch_size: int,
+        generator: np.random.Generator,
+        device: str,
+    ) -> None:
+        self.generator = generator
+        self.batch_size = batch_size
+        self.device = device
+        self._segments: list[tuple[Segment, np.ndarray]] = [
+            (segment, session.mask) for session in sessions for segment in session.train
+        ]
+        if not self._segments:
+            raise ProtocolError("there is no training segment to draw windows from")
+        shortest = min(len(segment) for segment, _ in self._segments)
+        self.window = min(round(window_s * sessions[0].rate), shortest)
+        starts = np.array([len(segment) - self.window + 1 for segment, _ in self._segments])
+        self._ends = np.cumsum(starts)
+
+    def draw(self) -> Batch:
+        """Draw one batch."""
+        picks = self.generator.integers(self._ends[-1], size=self.batch_size)
+        indices = np.searchsorted(self._ends, picks, side="right")
+        starts = picks - np.concatenate([[0], self._ends])[indices]
+        x, y, mask = [], [], []
+        for index, start in zip(indices, starts):
+            segment, session_mask = self._segments[index]
+            x.append(segment.x[start : start + self.window])
+            y.append(segment.y[start : start + self.window])
+            mask.append(session_mask)
+        return Batch(*(torch.from_numpy(np.stack(part)).to(self.device) for part in (x, y, mask)))
+
+
+def validation_batches(session: SessionData, device: str) -> list[tuple[Batch, int]]:
+    """Return the session's validation segments, those of equal length stacked, each with its warm-up."""
+    groups: dict[tuple[int, int], list[Segment]] = {}
+    for segment in session.validation:
+        groups.setdefault((len(segment), segment.warm_up), []).append(segment)
+    batches = []
+    for (_, warm_up), segments in groups.items():
+        x = torch.from_numpy(np.stack([segment.x for segment in segments])).to(device)
+        y = torch.from_numpy(np.stack([segment.y for segment in segments])).to(device)
+        mask = torch.from_numpy(session.mask).to(device).expand(len(segments), -1)
+        batches.append((Batch(x, y, mask), warm_up))
+    return batches
+
+
+class ValidationR2:
+    """Validation score of a network: R2 (axis mean) on each session's validation blocks, averaged over sessions.
+
+    Parameters
+    ----------
+    predict : (x, mask) to (B, T, D), called without gradient.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[SessionData],
+        predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        device: str,
+    ) -> None:
+        self._batches = [validation_batches(session, device) for session in sessions]
+        self._predict = predict
+
+    @torch.no_grad()
+    def __call__(self) -> float:
+        scores = []
+        for batches in self._batches:
+            truth, prediction = [], []
+            for batch, warm_up in batches:
+                output = self._predict(batch.x, batch.mask)[:, warm_up:]
+                truth.append(batch.y[:, warm_up:].flatten(0, 1).cpu().numpy())
+                prediction.append(output.flatten(0, 1).float().cpu().numpy())
+            scores.append(r2_axis_mean(np.concatenate(truth), np.concatenate(prediction)))
+        return float(np.mean(scores))

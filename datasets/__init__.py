@@ -1,0 +1,14 @@
+"""Dataset loaders: one file per dataset, one folder for the simulator."""
+
+from realmbench.registry import Lazy
+
+DATASETS = {
+    "synthetic-reach": Lazy(
+        "realmbench.datasets.synthetic:SyntheticReach",
+        "simulated multi-session motor-cortex LFP during reaching, with known ground truth",
+    ),
+    "open-field": Lazy(
+        "realmbench.datasets.open_field:OpenField",
+        "real LFP of three rodents foraging freely: decode running speed from one electrode",
+    ),
+}

@@ -1,0 +1,16 @@
+"""REALM (Wu et al. 2026, arXiv 2605.14867): masked pretraining, distillation and fine-tuning of Mamba-2 decoders."""
+
+from realmbench.registry import Lazy
+
+DECODERS = {
+    "realm-student": Lazy(
+        "realmbench.realm.decoders:RealmStudent", "causal student distilled from the masked-autoencoding teacher"
+    ),
+    "realm-teacher": Lazy(
+        "realmbench.realm.decoders:RealmTeacher", "bidirectional teacher, fine-tuned: not causal, an upper reference"
+    ),
+    "realm-pooled": Lazy(
+        "realmbench.realm.decoders:RealmPooled", "control: same network, sessions, labels and updates, no teacher"
+    ),
+    "realm-scratch": Lazy("realmbench.realm.decoders:RealmScratch", "control: same network, held-out session alone"),
+}
