@@ -121,6 +121,9 @@ def run(
                 records += run_plan(plan, opened, results_dir, events, bank)
             except RealmbenchError as error:
                 problems.append(str(error))
+            except KeyboardInterrupt:
+                err.print("interrupted: finished runs are kept, and the same command goes on from there")
+                raise typer.Exit(130) from None
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
     elif records:
@@ -288,15 +291,12 @@ def _page(name: str, preset: str, data_root: Path | None) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the command line; bad input is one line and exit code 2, an interruption exit code 130."""
+    """Run the command line; bad input is one line and exit code 2."""
     try:
         app()
     except RealmbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: finished runs are kept, and the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

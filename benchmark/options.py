@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from .errors import OptionError, unknown_name
 
@@ -37,26 +39,40 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def build_options(
-    model: type[Model], values: Mapping[str, Any], prefix: str, defaults: Mapping[str, Any] = {}
+    model: type[Model], values: Mapping[str, Any], prefix: str, defaults: Mapping[str, Any] | None = None
 ) -> Model:
-    """Build a model of options from defaults and what the user set.
+    """Build a model of options from defaults and what the user set; dotted names reach into nested models.
 
     Raises
     ------
     OptionError : an unknown name (with the nearest ones), a wrong type or value.
     """
-    for name in values:
-        if name not in model.model_fields:
-            known = list(model.model_fields)
-            if not known:
-                raise OptionError(f"--set {prefix}.{name} does not apply: there are no {prefix}. options here")
-            raise OptionError(str(unknown_name(f"option {prefix}.", name, known)))
+    merged = copy.deepcopy(dict(defaults or {}))
+    for name, value in values.items():
+        *parents, last = name.split(".")
+        level, level_model, path = merged, model, prefix
+        for parent in parents:
+            nested = _field(level_model, parent, path).annotation
+            if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+                raise OptionError(f"--set {path}.{parent} holds one value and has no options below it")
+            level, level_model, path = level.setdefault(parent, {}), nested, f"{path}.{parent}"
+        _field(level_model, last, path)
+        level[last] = value
     try:
-        return model(**{**defaults, **values})
+        return model(**merged)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise OptionError(f"--set {prefix}.{name}={first['input']!r} is not valid: {first['msg']}") from error
+
+
+def _field(model: type[BaseModel], name: str, path: str) -> FieldInfo:
+    """Look a field up, with a readable refusal."""
+    if name in model.model_fields:
+        return model.model_fields[name]
+    if not model.model_fields:
+        raise OptionError(f"--set {path}.{name} does not apply: there are no {path}. options here")
+    raise OptionError(str(unknown_name(f"option {path}.", name, model.model_fields)))
 
 
 def _value(text: str) -> Any:

@@ -1,0 +1,211 @@
+"""REALM's decoders: student, teacher, and the two controls without a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from realmbench.artifact import Artifact
+from realmbench.decoder import Context, Preset
+from realmbench.errors import OptionError, RealmbenchError
+from realmbench.session import Session, SessionData
+from realmbench.training.loop import TrainOptions
+from realmbench.training.network_decoder import NetworkDecoder, load_arrays_into, supervised
+
+from .distillation import DistillationOptions, distil_student, train_pooled
+from .encoder import PRESETS, EncoderConfig, RealmEncoder, RealmNetwork
+from .masking import MaskingOptions
+from .pretraining import pretrain_teacher
+
+
+class ScratchOptions(BaseModel):
+    """The network: width, depth and state of its Mamba-2 blocks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    d_model: int = Field(64, ge=8)
+    layers: int = Field(2, ge=1)
+    expand: int = Field(2, ge=1)
+    headdim: int = Field(32, ge=1)
+    d_state: int = Field(32, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class PooledOptions(ScratchOptions):
+    """The network, and how the held-out session changes it."""
+
+    freeze_tokenizer: bool = True
+
+
+class TeacherOptions(PooledOptions):
+    """The network, its fine-tuning, and the corruptions of masked autoencoding."""
+
+    masking: MaskingOptions = MaskingOptions()
+
+
+class StudentOptions(TeacherOptions):
+    """Everything: the network of student and teacher, masking, distillation and fine-tuning."""
+
+    distillation: DistillationOptions = DistillationOptions()
+
+
+class PooledTrainOptions(BaseModel):
+    """Training of the stages: on the pretraining sessions (``student``), on the held-out session (``finetune``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    student: TrainOptions = TrainOptions()
+    finetune: TrainOptions = TrainOptions()
+
+
+class TeacherTrainOptions(BaseModel):
+    """Training of the stages: masked autoencoding (``teacher``), on the held-out session (``finetune``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    teacher: TrainOptions = TrainOptions()
+    finetune: TrainOptions = TrainOptions()
+
+
+class StudentTrainOptions(PooledTrainOptions):
+    """Training of all three stages."""
+
+    teacher: TrainOptions = TrainOptions()
+
+
+NETWORK = {name: {key: values[key] for key in ScratchOptions.model_fields if key in values} for name, values in PRESETS.items()}
+TINY_STAGE = {"updates": 200, "evaluate_every": 25, "window_s": 3.0, "patience": 4}
+SMALL_STAGE = {"updates": 1500, "evaluate_every": 50}
+# Fine-tuning takes smaller steps than training from scratch: it must not unlearn what other sessions taught.
+TINY_FINETUNE = {**TINY_STAGE, "updates": 100, "learning_rate": 5e-4}
+SMALL_FINETUNE = {"updates": 600, "evaluate_every": 25, "learning_rate": 5e-4}
+
+
+def _presets(*stages: str) -> dict[str, Preset]:
+    """Build the two presets for a decoder that has these stages; no stage means one fit on the session alone."""
+    presets = {}
+    for name, stage, finetune in (("tiny", TINY_STAGE, TINY_FINETUNE), ("small", SMALL_STAGE, SMALL_FINETUNE)):
+        train: dict[str, Any] = {key: finetune if key == "finetune" else stage for key in stages}
+        presets[name] = Preset(decoder=NETWORK[name], train=train or stage)
+    return presets
+
+
+class _Realm(NetworkDecoder):
+    """What REALM's decoders share: one kind of network, and fine-tuning that may freeze the tokenizer."""
+
+    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training", "realmbench.realm")
+    causal: ClassVar[bool] = True
+    options: ScratchOptions
+
+    def encoder_config(self, session: Session, causal: bool) -> EncoderConfig:
+        """Describe the encoder for sessions of this shape."""
+        options = self.options
+        if (options.d_model * options.expand) % options.headdim:
+            raise OptionError(
+                f"--set decoder.headdim={options.headdim} must divide d_model * expand = "
+                f"{options.d_model * options.expand}"
+            )
+        return EncoderConfig(
+            channels=session.channels,
+            features=session.features,
+            rate=session.rate,
+            causal=causal,
+            d_model=options.d_model,
+            layers=options.layers,
+            expand=options.expand,
+            headdim=options.headdim,
+            d_state=options.d_state,
+            dropout=options.dropout,
+        )
+
+    def build(self, session: Session) -> nn.Module:
+        return RealmNetwork(RealmEncoder(self.encoder_config(session, self.causal)), session.outputs)
+
+    def fine_tune(self, session: SessionData, context: Context, options: TrainOptions, freeze_tokenizer: bool) -> None:
+        """Train the network on the held-out session; its start is a candidate, so that it never ends below it."""
+        assert self.network is not None
+        self.network.encoder.tokenizer.requires_grad_(not freeze_tokenizer)  # type: ignore[union-attr]
+        supervised(self.network, [session], options, context, f"fine-tuning on {session.name}", self.config)
+
+    def _pretrained(self, artifact: Artifact | None) -> Artifact:
+        if artifact is None:
+            raise RealmbenchError(f"{type(self).__name__} needs the artifact of its pretraining to adapt")
+        return artifact
+
+
+class RealmScratch(_Realm):
+    """Control: the student's network trained on the held-out session alone."""
+
+    Options: ClassVar[type[BaseModel]] = ScratchOptions
+    presets: ClassVar[Mapping[str, Preset]] = _presets()
+
+
+class RealmPooled(_Realm):
+    """Control that matters: the student's network, sessions, labels and updates, and no teacher."""
+
+    multi_session: ClassVar[bool] = True
+    Options: ClassVar[type[BaseModel]] = PooledOptions
+    TrainOptions: ClassVar[type[BaseModel]] = PooledTrainOptions
+    presets: ClassVar[Mapping[str, Preset]] = _presets("student", "finetune")
+    options: PooledOptions
+    train_options: PooledTrainOptions  # type: ignore[assignment]
+
+    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
+        return train_pooled(self.encoder_config(sessions[0], True), self.train_options.student, sessions, context)
+
+    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
+        with context.phase("fit"):
+            self.network = self.fresh(session, context, "fit")
+            load_arrays_into(self.network, self._pretrained(artifact).arrays)
+            self.fine_tune(session, context, self.train_options.finetune, self.options.freeze_tokenizer)
+
+
+class RealmStudent(RealmPooled):
+    """Causal Mamba-2 student distilled from the masked-autoencoding teacher, then fine-tuned (Wu et al. 2026)."""
+
+    Options: ClassVar[type[BaseModel]] = StudentOptions
+    TrainOptions: ClassVar[type[BaseModel]] = StudentTrainOptions
+    presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "student", "finetune")
+    options: StudentOptions
+    train_options: StudentTrainOptions
+
+    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
+        teacher_config = self.encoder_config(sessions[0], False)
+        teacher = pretrain_teacher(
+            teacher_config, self.options.masking, self.train_options.teacher, sessions, context
+        )
+        return distil_student(
+            self.encoder_config(sessions[0], True),
+            self.options.distillation,
+            self.train_options.student,
+            sessions,
+            context,
+            teacher,
+            teacher_config,
+        )
+
+
+class RealmTeacher(_Realm):
+    """The bidirectional teacher itself, fine-tuned with a fresh head: sees the whole block, an upper reference."""
+
+    causal: ClassVar[bool] = False
+    look_ahead_s: ClassVar[float] = float("inf")
+    multi_session: ClassVar[bool] = True
+    Options: ClassVar[type[BaseModel]] = TeacherOptions
+    TrainOptions: ClassVar[type[BaseModel]] = TeacherTrainOptions
+    presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "finetune")
+    options: TeacherOptions
+    train_options: TeacherTrainOptions  # type: ignore[assignment]
+
+    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
+        config = self.encoder_config(sessions[0], False)
+        return pretrain_teacher(config, self.options.masking, self.train_options.teacher, sessions, context)
+
+    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
+        with context.phase("fit"):
+            self.network = self.fresh(session, context, "fit")
+            load_arrays_into(self.network.encoder, self._pretrained(artifact).arrays)  # type: ignore[arg-type]
+            self.fine_tune(session, context, self.train_options.finetune, self.options.freeze_tokenizer)

@@ -1,0 +1,69 @@
+"""Masked autoencoding's corruptions: blocks of masked tokens, dropped channels, gains and noise."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class MaskingOptions(BaseModel):
+    """How the teacher's input is corrupted; defaults are the published ones (blocks of 10 to 50 steps at 100 Hz).
+
+    Attributes
+    ----------
+    share : of the tokens that is masked.
+    shortest_s, longest_s : length of a masked block.
+    channel_dropout : probability that a channel is silenced in a window.
+    gain : each channel is scaled by a factor from ``1 - gain`` to ``1 + gain``.
+    noise : standard deviation of added white noise, in units of the normalised input.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: float = Field(0.6, gt=0, lt=1)
+    shortest_s: float = Field(0.1, gt=0)
+    longest_s: float = Field(0.5, gt=0)
+    channel_dropout: float = Field(0.15, ge=0, lt=1)
+    gain: float = Field(0.15, ge=0, lt=1)
+    noise: float = Field(0.05, ge=0)
+
+
+def block_mask(
+    batch: int, steps: int, rate: int, options: MaskingOptions, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Draw masks made of random blocks until at least the wanted share is masked.
+
+    Parameters
+    ----------
+    rate : tokens per second.
+    generator : None draws from torch's global generator.
+
+    Returns
+    -------
+    (B, T) bool, True where the token is masked; every row has at least one masked and one open token.
+    """
+    if steps < 2:
+        raise ValueError(f"a window of {steps} token cannot be masked in part; lengthen train.teacher.window_s")
+    shortest = max(1, round(options.shortest_s * rate))
+    longest = max(shortest, round(options.longest_s * rate))
+    wanted = min(max(1, round(options.share * steps)), steps - 1)
+    masks = torch.zeros(batch, steps, dtype=torch.bool)
+    for row in masks:
+        while (masked := int(row.sum())) < wanted:
+            length = int(torch.randint(shortest, longest + 1, (1,), generator=generator))
+            start = int(torch.randint(-length + 1, steps, (1,), generator=generator))
+            block = row[max(0, start) : start + length]
+            # The last block is cut so that the share is met exactly and something always stays open.
+            open_positions = (~block).nonzero()[: wanted - masked]
+            block[open_positions] = True
+    return masks
+
+
+def corrupt(x: torch.Tensor, options: MaskingOptions) -> torch.Tensor:
+    """Silence channels, scale them and add noise: (B, T, C, F) to the same shape, by torch's global generator."""
+    batch, _, channels, _ = x.shape
+    gain = 1 + options.gain * (2 * torch.rand(batch, 1, channels, 1, device=x.device) - 1)  # (B, 1, C, 1)
+    kept = torch.rand(batch, 1, channels, 1, device=x.device) >= options.channel_dropout
+    if channels == 1:
+        kept = torch.ones_like(kept)  # a window of the only channel would hold nothing
+    return x * gain * kept + options.noise * torch.randn_like(x)

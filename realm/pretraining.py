@@ -1,0 +1,138 @@
+"""Stage 1: the bidirectional teacher learns by masked autoencoding on many sessions, without labels.
+
+Blocks of tokens are replaced by a learnt mask token, and the network reconstructs the clean frames at the masked
+steps (Wu et al. 2026; He et al. 2022, arXiv 2111.06377, for the idea).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from realmbench.artifact import Artifact, Trained
+from realmbench.decoder import Context
+from realmbench.seeds import stream, stream_seed
+from realmbench.session import SessionData
+from realmbench.training.loop import TrainOptions, fit
+from realmbench.training.network_decoder import module_arrays
+from realmbench.training.windows import Batch, WindowSampler, validation_batches
+
+from .encoder import EncoderConfig, RealmEncoder
+from .mamba2 import BidirectionalMixer
+from .masking import MaskingOptions, block_mask, corrupt
+
+
+class MaskedAutoencoder(nn.Module):
+    """The teacher's encoder with a mask token and a predictor that exists during pretraining only.
+
+    The predictor is one bidirectional block and a small perceptron, from the encoder's output to all frames.
+    """
+
+    def __init__(self, config: EncoderConfig, masking: MaskingOptions) -> None:
+        super().__init__()
+        width = config.d_model
+        self.masking = masking
+        self.rate = config.rate
+        self.encoder = RealmEncoder(config)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(width))
+        self.mixer = BidirectionalMixer(
+            width, d_state=config.d_state, expand=1, headdim=min(config.headdim, width), chunk=config.chunk
+        )
+        self.norm = nn.LayerNorm(width)
+        self.perceptron = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.LayerNorm(2 * width), nn.Linear(2 * width, width)
+        )
+        self.output = nn.Linear(width, config.channels * config.features)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Reconstruct (B, T, C, F) frames from tokens of which those in ``hidden`` (B, T) are masked."""
+        tokens = self.encoder.tokenize(x, mask)  # (B, T, d)
+        tokens = torch.where(hidden[..., None], self.mask_token, tokens)
+        code = self.encoder.encode(tokens).final
+        code = code + self.mixer(code)
+        code = code + self.perceptron(self.norm(code))
+        return self.output(code).unflatten(-1, x.shape[2:])  # (B, T, C, F)
+
+
+def reconstruction_error(
+    prediction: torch.Tensor, target: torch.Tensor, steps: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Mean squared error over chosen steps and usable channels.
+
+    Parameters
+    ----------
+    prediction, target : (B, T, C, F).
+    steps : (B, T) bool, the steps that count.
+    mask : (B, C) bool, the channels that count.
+    """
+    weights = steps[:, :, None] & mask[:, None]  # (B, T, C)
+    return (prediction - target).square().mean(-1)[weights].mean()
+
+
+def pretrain_teacher(
+    config: EncoderConfig,
+    masking: MaskingOptions,
+    options: TrainOptions,
+    sessions: Sequence[SessionData],
+    context: Context,
+) -> Artifact:
+    """Return the teacher's encoder, trained now or taken from the store."""
+    full = {"encoder": config.model_dump(), "masking": masking.model_dump(), "train": options.model_dump()}
+
+    def build() -> Trained:
+        return _train(config, masking, options, sessions, context, full)
+
+    return context.artifacts.get_or_build("realm-teacher", full, sessions, context.seed, context.device, build)
+
+
+def _train(
+    config: EncoderConfig,
+    masking: MaskingOptions,
+    options: TrainOptions,
+    sessions: Sequence[SessionData],
+    context: Context,
+    full: Mapping[str, Any],
+) -> Trained:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(context.seed, "realm-teacher", "initial weights"))
+        model = MaskedAutoencoder(config, masking).to(context.device)
+
+    def loss(batch: Batch) -> torch.Tensor:
+        hidden = block_mask(*batch.x.shape[:2], config.rate, masking).to(batch.x.device)
+        prediction = model(corrupt(batch.x, masking), batch.mask, hidden)
+        return reconstruction_error(prediction, batch.x, hidden, batch.mask)
+
+    batches = [batch for session in sessions for batch, _ in validation_batches(session, context.device)]
+
+    @torch.no_grad()
+    def score() -> float:
+        # The same masks at every validation, so that scores differ by the weights alone.
+        generator = torch.Generator().manual_seed(stream_seed(context.seed, "realm-teacher", "validation masks"))
+        errors = []
+        for batch in batches:
+            hidden = block_mask(*batch.x.shape[:2], config.rate, masking, generator).to(batch.x.device)
+            prediction = model(batch.x, batch.mask, hidden)
+            errors.append(reconstruction_error(prediction, batch.x, hidden, batch.mask).item())
+        return -sum(errors) / len(errors)
+
+    history = fit(
+        model,
+        loss,
+        score,
+        WindowSampler(
+            sessions,
+            options.window_s,
+            options.batch_size,
+            stream(context.seed, "realm-teacher", "windows"),
+            context.device,
+        ),
+        options,
+        stream_seed(context.seed, "realm-teacher", "dropout and masks"),
+        context.checkpoint("realm-teacher", full, sessions),
+        lambda share, best: context.on_progress(f"teacher: masked error {-best:.3f}", share),
+    )
+    arrays = module_arrays(model.encoder)
+    return Trained(arrays, sum(parameter.numel() for parameter in model.encoder.parameters()), history)

@@ -1,0 +1,124 @@
+"""The command line as a user meets it: a real process, its output and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def realmbench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "realmbench", *arguments], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_run_then_leaderboard(tmp_path: Path, toy_name: str) -> None:
+    done = realmbench(
+        "run", "--model", "mean", "--model", "wiener", "--dataset", toy_name, "--preset", "tiny", folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "The best causal decoder here is wiener (tiny)" in done.stdout
+    assert len(list(tmp_path.rglob("*.seed0.json"))) == 4
+    board = realmbench("leaderboard", folder=tmp_path)
+    assert board.returncode == 0, board.stderr
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert text.index("| wiener (tiny) |") < text.index("| mean (tiny) |")
+
+
+def test_json_is_clean_on_standard_output(tmp_path: Path, toy_name: str) -> None:
+    done = realmbench("run", "--model", "mean", "--dataset", toy_name, "--preset", "tiny", "--json", folder=tmp_path)
+    assert [record["session"] for record in json.loads(done.stdout)] == ["a2", "b2"]
+    board = realmbench("leaderboard", "--json", folder=tmp_path)
+    assert json.loads(board.stdout)[0]["rows"][0]["model"] == "mean"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--model", "gruu", "--dataset", "TOY"], "Did you mean 'gru'"),
+        (["run", "--model", "gru", "--dataset", "synthetic-rech"], "Did you mean 'synthetic-reach'"),
+        (["run", "--model", "gru", "--dataset", "synthetic-reach:hrd"], "Did you mean 'hard'"),
+        (["run", "--model", "gru", "--dataset", "TOY", "--set", "decoder.x=1"], "unknown option decoder."),
+        (["run", "--model", "gru", "--dataset", "TOY", "--set", "data.seconds=20"], "too short for blocked-v1"),
+        (["run", "--model", "gru", "--dataset", "TOY", "--set", "data.damage=other clock"], "do not overlap"),
+        (["run", "--model", "gru", "--dataset", "TOY", "--set", "data.damage=all constant"], "no usable LFP channel"),
+        (["run", "--model", "gru", "--dataset", "open-field", "--data-root", "nowhere"], "data prepare open-field"),
+        (["leaderboard"], "holds no run records"),
+        (["show", "realm-studnt"], "Did you mean 'realm-student'"),
+        (["list", "model"], "Did you mean 'models'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(
+    tmp_path: Path, toy_name: str, arguments: list[str], message: str
+) -> None:
+    done = realmbench(*[toy_name if word == "TOY" else word for word in arguments], folder=tmp_path)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["realm-student", "synthetic-reach", "open-field", "blocked-v1", "wiener"])
+def test_show(tmp_path: Path, name: str) -> None:
+    done = realmbench("show", name, "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["name"] == name
+
+
+def test_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path, toy_name: str) -> None:
+    command = [
+        sys.executable, "-m", "realmbench", "run", "--model", "gru", "--dataset", toy_name, "--preset", "tiny",
+        "--seeds", "3", "--set", "train.updates=60", "--set", "train.patience=1000",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.rglob("*.seed*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    finished = {path: path.read_bytes() for path in tmp_path.rglob("*.seed*.json")}
+    assert process.returncode == 130, stderr
+    assert "the same command goes on from there" in stderr
+    assert 2 <= len(finished) < 6
+    assert not list(tmp_path.rglob("*.tmp*"))
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert len(list(tmp_path.rglob("*.seed*.json"))) == 6
+    assert all(path.read_bytes() == content for path, content in finished.items())
+
+
+def test_light_commands_do_not_import_heavy_packages(tmp_path: Path) -> None:
+    program = (
+        "import sys; from typer.testing import CliRunner; from realmbench.cli import app; "
+        "codes = [CliRunner().invoke(app, words.split()).exit_code for words in "
+        "('--help', 'run --help', 'list models', 'list datasets', 'list protocols')]; "
+        "assert codes == [0] * 5, codes; "
+        "heavy = {'torch', 'sklearn', 'pandas', 'scipy', 'transformers'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_leaderboard_does_not_import_torch(tmp_path: Path, toy_name: str) -> None:
+    realmbench("run", "--model", "mean", "--dataset", toy_name, "--preset", "tiny", folder=tmp_path)
+    program = (
+        "import sys; from typer.testing import CliRunner; from realmbench.cli import app; "
+        "result = CliRunner().invoke(app, ['leaderboard']); assert result.exit_code == 0, result.output; "
+        "heavy = {'torch', 'sklearn', 'transformers'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_environment_of_the_tests_is_safe() -> None:
+    """The repository's folder `datasets` must never be importable by its bare name."""
+    repository = Path(__file__).parents[2]
+    assert str(repository) not in [os.path.abspath(entry) for entry in sys.path if entry]

@@ -1,0 +1,67 @@
+"""Options from the command line."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from realmbench.errors import OptionError
+from realmbench.options import build_options, parse_settings
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    updates: int = 10
+    rate: float = 0.1
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    hidden: int = 4
+    stage: Inner = Inner()
+
+
+def test_values_are_read_as_json_where_they_parse() -> None:
+    parsed = parse_settings(["decoder.a=3", "decoder.b=x y", "train.c=[1, 2]", "data.d=true"])
+    assert parsed == {"decoder": {"a": 3, "b": "x y"}, "train": {"c": [1, 2]}, "data": {"d": True}}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("decoder.a", "PREFIX.NAME=VALUE"),
+        ("a=3", "PREFIX.NAME=VALUE"),
+        ("decodr.a=3", "Did you mean 'decoder'"),
+    ],
+)
+def test_malformed_settings_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        parse_settings([setting])
+
+
+def test_same_setting_twice_is_refused() -> None:
+    with pytest.raises(OptionError, match="given twice"):
+        parse_settings(["decoder.a=3", "decoder.a=4"])
+
+
+def test_defaults_and_dotted_names_merge() -> None:
+    defaults = {"stage": {"updates": 20}}
+    built = build_options(Outer, {"stage.rate": 0.5, "hidden": 8}, "train", defaults)
+    assert built == Outer(hidden=8, stage=Inner(updates=20, rate=0.5))
+    assert defaults == {"stage": {"updates": 20}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hiden": 3}, "Did you mean 'hidden'"),
+        ({"stage.update": 3}, "Did you mean 'updates'"),
+        ({"hidden.x": 3}, "holds one value"),
+        ({"hidden": "many"}, r"train\.hidden='many' is not valid"),
+    ],
+)
+def test_unknown_or_wrong_options_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        build_options(Outer, values, "train")

@@ -1,0 +1,177 @@
+"""The runner: records, resuming, failures, shared artifacts, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realmbench.dataset import Dataset, open_dataset
+from realmbench.errors import OptionError, ProtocolError, RealmbenchError, UnknownNameError
+from realmbench.records import RunRecord, read_record, read_records
+from realmbench.runner import Events, RunRequest, SessionBank, make_plan, run
+
+BROKEN = """
+from realmbench.baselines.mean import Mean
+
+class Broken(Mean):
+    "Fails on one session."
+    def adapt(self, session, context, artifact=None):
+        if session.name == "a2":
+            raise ValueError("broken on purpose")
+        super().adapt(session, context, artifact)
+
+class Looks(Mean):
+    "Predicts the wrong shape."
+    def predict(self, x, session):
+        return super().predict(x, session)[:-1]
+
+class Bands(Mean):
+    "Takes bands alone."
+    inputs = ("bands",)
+"""
+
+
+def execute(dataset: Dataset, results: Path, events: Events | None = None, **request: Any) -> list[RunRecord]:
+    plan = make_plan(RunRequest(**{"preset": "tiny", **request}), dataset)
+    events = events or Events()
+    return run(plan, dataset, results, events, SessionBank(dataset, events.stage))
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    file = tmp_path / "broken.py"
+    file.write_text(BROKEN)
+    return file
+
+
+def test_one_record_per_session_and_seed_that_reads_back(toy: Dataset, tmp_path: Path) -> None:
+    records = execute(toy, tmp_path, model="wiener", seeds=2)
+    assert [(record.session, record.seed) for record in records] == [("a2", 0), ("a2", 1), ("b2", 0), ("b2", 1)]
+    assert sorted(read_records(tmp_path), key=lambda r: (r.session, r.seed)) == records
+    record = records[0]
+    assert 0.2 < record.metrics["r2_axis_mean"] < 0.9
+    assert record.metrics["r2_axis_mean"] == pytest.approx(sum(axis.r2 for axis in record.axes) / 2)
+    assert record.training_sessions == ["a2"]
+    assert record.latency is not None
+    assert record.flops_per_step == 2 * (record.parameters_deployed - 2)
+
+
+def test_blocks_add_up_to_the_scores(toy: Dataset, tmp_path: Path) -> None:
+    record = execute(toy, tmp_path, model="wiener")[0]
+    for axis, scores in enumerate(record.axes):
+        assert sum(block.sse[axis] for block in record.blocks) == pytest.approx(scores.sse)
+        assert sum(block.sst[axis] for block in record.blocks) == pytest.approx(scores.sst)
+        count = sum(block.samples for block in record.blocks)
+        total = sum(block.sum[axis] for block in record.blocks)
+        squares = sum(block.sum_of_squares[axis] for block in record.blocks)
+        assert squares - total**2 / count == pytest.approx(scores.sst, rel=1e-5)
+    assert sum(block.samples for block in record.blocks) == record.test_s * 50
+
+
+def test_finished_runs_are_reused_until_something_changes(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    reused: list[bool] = []
+    notes: list[str] = []
+    events = Events(done=lambda _record, again: reused.append(again), note=notes.append)
+    execute(toy, tmp_path, events, model="mean")
+    execute(toy, tmp_path, events, model="mean")
+    assert reused == [False, False, True, True]
+    changed = open_dataset(toy_name, options={"noise": 12.0})
+    execute(changed, tmp_path, events, model="mean")
+    assert reused[4:] == [False, False]
+    assert "data, split or front end have changed since" in notes[0]
+    execute(changed, tmp_path, events, model="mean", fresh=True)
+    assert reused[6:] == [False, False]
+
+
+def test_damaged_record_is_run_again(toy: Dataset, tmp_path: Path) -> None:
+    execute(toy, tmp_path, model="mean")
+    path = next(tmp_path.rglob("a2.seed0.json"))
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(RealmbenchError, match="is not a run record"):
+        read_record(path)
+    assert len(execute(toy, tmp_path, model="mean")) == 2
+    assert read_record(path).session == "a2"
+
+
+def test_changed_options_never_share_a_file(toy: Dataset, tmp_path: Path) -> None:
+    execute(toy, tmp_path, model="wiener")
+    execute(toy, tmp_path, model="wiener", options={"history_s": 0.1})
+    folders = {path.parent.name for path in tmp_path.rglob("*.json")}
+    assert len(folders) == 2
+    assert "wiener.tiny" in folders
+
+
+def test_failed_run_leaves_a_traceback_and_the_others_go_on(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+    results = tmp_path / "results"
+    with pytest.raises(RealmbenchError, match=r"a2, seed 0: ValueError: broken on purpose"):
+        execute(toy, results, model=f"{broken}:Broken")
+    failure = next(results.rglob("a2.seed0.failed.json"))
+    assert any("broken on purpose" in line for line in json.loads(failure.read_text())["traceback"])
+    assert [record.session for record in read_records(results)] == ["b2"]
+    broken.write_text(BROKEN.replace('raise ValueError("broken on purpose")', "pass"))
+    # Another name for the mended file: one process imports a file once.
+    mended = broken.rename(broken.with_name("mended.py"))
+    assert len(execute(toy, results, model=f"{mended}:Broken")) == 2
+    assert not failure.exists()
+
+
+def test_wrong_shape_of_a_prediction_is_named(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+    with pytest.raises(RealmbenchError, match=r"predict returned \(\d+, 2\), expected"):
+        execute(toy, tmp_path, model=f"{broken}:Looks")
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        ({"model": "grü"}, UnknownNameError, "Did you mean 'gru'"),
+        ({"model": "gru", "protocol": "blocked"}, UnknownNameError, "Did you mean 'blocked-v1'"),
+        ({"model": "gru", "preset": "smal"}, UnknownNameError, "Did you mean 'small'"),
+        ({"model": "gru", "front_end": "bands"}, UnknownNameError, "Did you mean 'bands50'"),
+        ({"model": "gru", "sessions": ["a3"]}, UnknownNameError, "unknown held-out session of toy 'a3'"),
+        ({"model": "gru", "options": {"hiden": 3}}, OptionError, "Did you mean 'hidden'"),
+        ({"model": "wiener", "train": {"updates": 3}}, OptionError, "does not apply"),
+        ({"model": "gru", "seeds": 0}, OptionError, "at least one seed"),
+        ({"model": "gru", "device": "quantum"}, OptionError, "cannot be used here"),
+        ({"model": "gru", "audit": "shift"}, UnknownNameError, "Did you mean 'shifted-target'"),
+    ],
+)
+def test_refusals_come_before_any_work(
+    toy: Dataset, tmp_path: Path, request_: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        execute(toy, tmp_path, **request_)
+    assert not any(tmp_path.rglob("*.json"))
+
+
+def test_front_end_of_the_wrong_kind_is_refused(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+    with pytest.raises(OptionError, match="accepts bands input; front end lfp100 gives broadband"):
+        execute(toy, tmp_path, model=f"{broken}:Bands", front_end="lfp100")
+
+
+def test_protocol_may_refuse_decoders_that_look_ahead(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from realmbench.protocols import BlockedV1
+
+    monkeypatch.setattr(BlockedV1, "causal_only", True)
+    with pytest.raises(ProtocolError, match="takes causal decoders only; bigru looks ahead"):
+        execute(toy, tmp_path, model="bigru")
+
+
+def test_shifted_target_scores_nothing_and_is_kept_apart(toy: Dataset, tmp_path: Path) -> None:
+    record = execute(toy, tmp_path, model="wiener", audit="shifted-target")[0]
+    assert record.metrics["r2_axis_mean"] < 0.05
+    assert (record.suite, record.audit) == ("audit", "shifted-target")
+    assert execute(toy, tmp_path, model="wiener")[0].metrics["r2_axis_mean"] > 0.2
+
+
+def test_same_seed_gives_the_same_numbers(toy: Dataset, tmp_path: Path) -> None:
+    runs = [
+        execute(toy, tmp_path / folder, model="gru", sessions=["a2"], train={"updates": 20})[0] for folder in "ab"
+    ]
+    assert runs[0].metrics == runs[1].metrics
+    other = execute(toy, tmp_path / "c", model="gru", sessions=["a2"], train={"updates": 20}, seeds=2)
+    assert other[1].metrics != runs[0].metrics

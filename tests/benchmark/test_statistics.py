@@ -1,0 +1,79 @@
+"""Tables: complete sets only, spreads, words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from realmbench.dataset import Dataset
+from realmbench.leaderboard import markdown
+from realmbench.records import RunRecord
+from realmbench.runner import Events, RunRequest, SessionBank, make_plan, run
+from realmbench.statistics import compare, in_words
+
+
+@pytest.fixture
+def template(toy: Dataset, tmp_path: Path) -> RunRecord:
+    """One real record to make others from."""
+    plan = make_plan(RunRequest(model="mean", preset="tiny", sessions=["a2"]), toy)
+    return run(plan, toy, tmp_path, Events(), SessionBank(toy, Events().stage))[0]
+
+
+def record(template: RunRecord, model: str, session: str, seed: int, r2: float, **update: object) -> RunRecord:
+    metrics = {**template.metrics, "r2_axis_mean": r2}
+    return template.model_copy(
+        update={"model": model, "session": session, "seed": seed, "metrics": metrics, **update}
+    )
+
+
+def test_means_and_spreads_by_hand(template: RunRecord) -> None:
+    scores = {("s", 0): 0.1, ("s", 1): 0.3, ("t", 0): 0.5, ("t", 1): 0.9}
+    records = [record(template, "m", session, seed, r2) for (session, seed), r2 in scores.items()]
+    [(comparison, [row])] = compare(records)
+    assert comparison.sessions == ("s", "t")
+    assert row.r2 == pytest.approx(0.45)
+    assert row.session_r2 == pytest.approx({"s": 0.2, "t": 0.7})
+    assert row.session_spread == pytest.approx(np.std([0.2, 0.7], ddof=1))
+    assert row.seed_spread == pytest.approx(np.mean([np.std([0.1, 0.3], ddof=1), np.std([0.5, 0.9], ddof=1)]))
+
+
+def test_missing_session_shows_as_missing_and_never_lifts_a_mean(template: RunRecord) -> None:
+    records = [record(template, "whole", session, 0, 0.3) for session in "st"]
+    records.append(record(template, "partial", "s", 0, 0.9))
+    [(comparison, rows)] = compare(records)
+    assert [(row.model, row.r2) for row in rows] == [("whole", pytest.approx(0.3)), ("partial", None)]
+    assert "Not run on every session: partial" in in_words(comparison, rows)
+    assert "| partial (tiny) | yes | – |" in markdown(records, "x")
+
+
+def test_only_seeds_that_every_session_has_are_counted(template: RunRecord) -> None:
+    records = [record(template, "m", "s", seed, 0.2) for seed in range(3)] + [record(template, "m", "t", 0, 0.4)]
+    [(_, [row])] = compare(records)
+    assert (row.seeds, row.r2) == (1, pytest.approx(0.3))
+
+
+def test_different_data_front_ends_and_options_are_never_mixed(template: RunRecord) -> None:
+    records = [
+        record(template, "m", "s", 0, 0.1),
+        record(template, "m", "s", 0, 0.2, front_end="lfp100"),
+        record(template, "m", "s", 0, 0.3, dataset_identity="other"),
+        record(template, "m", "s", 0, 0.4, config_hash="ffffffff", changed_options=["decoder.a"]),
+    ]
+    tables = compare(records)
+    assert sorted(len(rows) for _, rows in tables) == [1, 1, 2]
+    labels = {row.label for _, rows in tables for row in rows}
+    assert labels == {"m (tiny)", "m (tiny, ffffff)"}
+
+
+def test_words_name_the_best_causal_decoder_and_claim_nothing_from_few_sessions(template: RunRecord) -> None:
+    records = [record(template, "a", session, 0, r2) for session, r2 in (("s", 0.4), ("t", 0.6))]
+    records += [record(template, "b", session, 0, r2) for session, r2 in (("s", 0.5), ("t", 0.3))]
+    records += [record(template, "future", session, 0, 0.9, causal=False) for session in "st"]
+    [(comparison, rows)] = compare(records)
+    words = in_words(comparison, rows)
+    assert "best causal decoder here is a (tiny): R2 0.500, 0.40 to 0.60 over sessions" in words
+    assert "+0.100 from b (tiny), the next, and ahead in 1 of 2 sessions" in words
+    assert "future (tiny) sees the future (R2 0.900)" in words
+    assert "With 2 sessions no difference can be called significant" in words
