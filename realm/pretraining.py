@@ -39,7 +39,7 @@ class MaskedAutoencoder(nn.Module):
         self.encoder = RealmEncoder(config)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
         self.mixer = BidirectionalMixer(
-            width, d_state=config.d_state, expand=1, headdim=min(config.headdim, width), chunk=config.chunk
+            width, d_state=config.d_state, expand=1, headdim=min(config.headdim, width)
         )
         self.norm = nn.LayerNorm(width)
         self.perceptron = nn.Sequential(

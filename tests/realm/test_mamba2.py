@@ -1,0 +1,77 @@
+"""The standard block against transformers' own, and its stream against its parallel form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from realmbench.realm.mamba2 import BidirectionalMixer, Mamba2Mixer
+
+
+@pytest.mark.parametrize("ngroups", [1, 2])
+def test_equals_transformers_with_its_weights(ngroups: int) -> None:
+    from transformers import Mamba2Config
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer as Reference
+
+    torch.manual_seed(0)
+    config = Mamba2Config(
+        hidden_size=32, num_heads=4, head_dim=16, state_size=8, expand=2, n_groups=ngroups, conv_kernel=4,
+        chunk_size=16, use_conv_bias=True, use_bias=False, num_hidden_layers=1,
+    )  # fmt: skip
+    reference = Reference(config, layer_idx=0)
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    ours = Mamba2Mixer(32, d_state=8, expand=2, headdim=16, ngroups=ngroups)
+    ours.load_state_dict(reference.state_dict())
+    theirs_in = torch.randn(2, 75, 32, requires_grad=True)
+    ours_in = theirs_in.detach().clone().requires_grad_()
+    expected, y = reference(theirs_in), ours(ours_in)
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-5)
+    expected.square().sum().backward()
+    y.square().sum().backward()
+    assert theirs_in.grad is not None
+    assert ours_in.grad is not None
+    torch.testing.assert_close(ours_in.grad, theirs_in.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_stream_equals_parallel_in_double_precision() -> None:
+    torch.manual_seed(0)
+    mixer = Mamba2Mixer(16, d_state=8, headdim=8, ngroups=2).double()
+    u = torch.randn(2, 500, 16, dtype=torch.float64)
+    state = mixer.initial_state(2)
+    outputs = []
+    with torch.no_grad():
+        for step in u.unbind(1):
+            y, state = mixer.step(step, state)
+            outputs.append(y)
+        torch.testing.assert_close(torch.stack(outputs, dim=1), mixer(u), rtol=0, atol=1e-10)
+
+
+def test_causal_block_ignores_the_future_and_bidirectional_does_not() -> None:
+    torch.manual_seed(0)
+    u = torch.randn(1, 60, 16)
+    changed = u.clone()
+    changed[:, 40:] = torch.randn(1, 20, 16)
+    causal, both = Mamba2Mixer(16, 8, headdim=16), BidirectionalMixer(16, 8, headdim=16)
+    with torch.no_grad():
+        torch.testing.assert_close(causal(u)[:, :40], causal(changed)[:, :40], rtol=0, atol=0)
+        assert (both(u)[:, :40] - both(changed)[:, :40]).abs().max() > 1e-3
+
+
+def test_backward_mixer_sees_the_reversed_sequence() -> None:
+    torch.manual_seed(0)
+    both = BidirectionalMixer(16, 8, headdim=16)
+    mirrored = BidirectionalMixer(16, 8, headdim=16)
+    mirrored.load_state_dict(both.state_dict())
+    mirrored.forward_mixer, mirrored.backward_mixer = mirrored.backward_mixer, mirrored.forward_mixer
+    with torch.no_grad():
+        weight = mirrored.join.weight
+        weight.copy_(torch.cat([weight[:, 16:], weight[:, :16]], dim=1))
+        u = torch.randn(1, 30, 16)
+        torch.testing.assert_close(mirrored(u.flip(1)).flip(1), both(u), rtol=1e-5, atol=1e-6)
+
+
+def test_wrong_head_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="must divide the inner width 32"):
+        Mamba2Mixer(16, 8, headdim=24)

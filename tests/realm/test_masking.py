@@ -1,0 +1,45 @@
+"""Masked autoencoding's corruptions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from realmbench.realm.masking import MaskingOptions, block_mask, corrupt
+
+
+@pytest.mark.parametrize("steps", [2, 10, 250])
+def test_share_is_met_exactly_and_something_stays_open(steps: int) -> None:
+    masks = block_mask(8, steps, 50, MaskingOptions())
+    wanted = min(max(1, round(0.6 * steps)), steps - 1)
+    assert masks.sum(1).tolist() == [wanted] * 8
+
+
+def test_masks_come_in_blocks_of_the_stated_length() -> None:
+    """Blocks of 0.1 to 0.5 s at 100 Hz; merged and cut ones aside, runs are at least half the shortest on average."""
+    masks = block_mask(50, 500, 100, MaskingOptions(share=0.2), torch.Generator().manual_seed(0))
+    changes = masks.long().diff(dim=1).abs().sum().item()
+    runs = changes / 2
+    assert 10 < masks.sum().item() / runs < 60
+
+
+def test_corruption_has_the_stated_moments() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(4000, 1, 5, 1)
+    options = MaskingOptions(channel_dropout=0.2, gain=0.1, noise=0.0)
+    corrupted = corrupt(x, options)
+    silent = corrupted == 0
+    assert silent.float().mean().item() == pytest.approx(0.2, abs=0.02)
+    kept = corrupted[~silent]
+    assert kept.min() >= 0.9
+    assert kept.max() <= 1.1
+    assert corrupt(x, MaskingOptions(channel_dropout=0, gain=0, noise=0.3)).std().item() == pytest.approx(0.3, rel=0.05)
+
+
+def test_the_only_channel_is_never_silenced() -> None:
+    assert (corrupt(torch.ones(500, 1, 1, 1), MaskingOptions(channel_dropout=0.9, noise=0)) != 0).all()
+
+
+def test_window_of_one_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be masked in part"):
+        block_mask(1, 1, 50, MaskingOptions())
