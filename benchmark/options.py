@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -47,7 +46,7 @@ def build_options(
     ------
     OptionError : an unknown name (with the nearest ones), a wrong type or value.
     """
-    merged = copy.deepcopy(dict(defaults or {}))
+    merged = _copy(defaults or {})
     for name, value in values.items():
         *parents, last = name.split(".")
         level, level_model, path = merged, model, prefix
@@ -73,6 +72,11 @@ def _field(model: type[BaseModel], name: str, path: str) -> FieldInfo:
     if not model.model_fields:
         raise OptionError(f"--set {path}.{name} does not apply: there are no {path}. options here")
     raise OptionError(str(unknown_name(f"option {path}.", name, model.model_fields)))
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy nested dictionaries; two that are one object become two, so that setting one leaves the other alone."""
+    return {name: _copy(value) if isinstance(value, Mapping) else value for name, value in values.items()}
 
 
 def _value(text: str) -> Any:

@@ -258,7 +258,7 @@ def _run_one(
         evaluation = evaluate(decoder, prepared)
     threads = torch.get_num_threads()
     device = device_description(plan.request.device)
-    latency = measure_latency(decoder, prepared.data, threads, device) if decoder.causal else None
+    latency = measure_latency(decoder, prepared.data, device) if decoder.causal else None
     parameters, flops = decoder.parameters(), decoder.flops(prepared.data)
     uses = _artifact_chain(artifact, context.artifacts)
     info = dataset.session(session)

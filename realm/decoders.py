@@ -76,7 +76,9 @@ class StudentTrainOptions(PooledTrainOptions):
     teacher: TrainOptions = TrainOptions()
 
 
-NETWORK = {name: {key: values[key] for key in ScratchOptions.model_fields if key in values} for name, values in PRESETS.items()}
+NETWORK = {
+    name: {key: values[key] for key in ScratchOptions.model_fields if key in values} for name, values in PRESETS.items()
+}
 TINY_STAGE = {"updates": 200, "evaluate_every": 25, "window_s": 3.0, "patience": 4}
 SMALL_STAGE = {"updates": 1500, "evaluate_every": 50}
 # Fine-tuning takes smaller steps than training from scratch: it must not unlearn what other sessions taught.
@@ -89,7 +91,7 @@ def _presets(*stages: str) -> dict[str, Preset]:
     presets = {}
     for name, stage, finetune in (("tiny", TINY_STAGE, TINY_FINETUNE), ("small", SMALL_STAGE, SMALL_FINETUNE)):
         train: dict[str, Any] = {key: finetune if key == "finetune" else stage for key in stages}
-        presets[name] = Preset(decoder=NETWORK[name], train=train or stage)
+        presets[name] = Preset(decoder=PRESETS[name], train=train or stage)
     return presets
 
 
@@ -174,9 +176,7 @@ class RealmStudent(RealmPooled):
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         teacher_config = self.encoder_config(sessions[0], False)
-        teacher = pretrain_teacher(
-            teacher_config, self.options.masking, self.train_options.teacher, sessions, context
-        )
+        teacher = pretrain_teacher(teacher_config, self.options.masking, self.train_options.teacher, sessions, context)
         return distil_student(
             self.encoder_config(sessions[0], True),
             self.options.distillation,

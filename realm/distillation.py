@@ -82,7 +82,9 @@ def distil_student(
         frozen = RealmEncoder(teacher_config)
         load_arrays_into(frozen, teacher.arrays)
         frozen.to(context.device).eval().requires_grad_(False)
-        return _train("realm-student", config, options, sessions, context, {**full, "teacher": teacher.hash}, weights, frozen)
+        return _train(
+            "realm-student", config, options, sessions, context, {**full, "teacher": teacher.hash}, weights, frozen
+        )
 
     return context.artifacts.get_or_build(
         "realm-student", full, sessions, context.seed, context.device, build, parents=[teacher]
@@ -142,9 +144,7 @@ def _train(
     return Trained(arrays, sum(parameter.numel() for parameter in student.network.parameters()), history)
 
 
-def _loss(
-    student: Student, teacher: RealmEncoder | None, weights: DistillationOptions, batch: Batch
-) -> torch.Tensor:
+def _loss(student: Student, teacher: RealmEncoder | None, weights: DistillationOptions, batch: Batch) -> torch.Tensor:
     encoder = student.network.encoder
     code = encoder.encode(encoder.tokenize(batch.x, batch.mask))
     total = batch.x.new_zeros(())

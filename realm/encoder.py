@@ -83,9 +83,7 @@ class RealmEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer = NeuralTokenizer(
-            config.channels, config.features, config.d_model, config.causal, config.rate
-        )
+        self.tokenizer = NeuralTokenizer(config.channels, config.features, config.d_model, config.causal, config.rate)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
 

@@ -61,7 +61,9 @@ class Mamba2Mixer(nn.Module):
         super().__init__()
         inner = expand * d_model
         if inner % headdim or (inner // headdim) % ngroups:
-            raise ValueError(f"headdim {headdim} and ngroups {ngroups} must divide the inner width {inner} and its heads")
+            raise ValueError(
+                f"headdim {headdim} and ngroups {ngroups} must divide the inner width {inner} and its heads"
+            )
         self.inner, self.heads, self.headdim = inner, inner // headdim, headdim
         self.groups, self.d_state, self.taps = ngroups, d_state, d_conv
         self.mixed = inner + 2 * ngroups * d_state  # x, B and C together
@@ -111,7 +113,7 @@ class Mamba2Mixer(nn.Module):
         )
 
     def _convolve(self, mixed: torch.Tensor) -> torch.Tensor:
-        """Depthwise causal convolution of (B, T, X) as shifted sums: faster on a CPU than torch's grouped convolution."""
+        """Depthwise causal convolution of (B, T, X) as shifted sums, on a CPU faster than torch's grouped one."""
         length = mixed.shape[1]
         padded = functional.pad(mixed, (0, 0, self.taps - 1, 0))
         weight = self.conv1d.weight[:, 0]  # (X, K)

@@ -38,9 +38,7 @@ class MaskedAutoencoder(nn.Module):
         self.rate = config.rate
         self.encoder = RealmEncoder(config)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
-        self.mixer = BidirectionalMixer(
-            width, d_state=config.d_state, expand=1, headdim=min(config.headdim, width)
-        )
+        self.mixer = BidirectionalMixer(width, d_state=config.d_state, expand=1, headdim=min(config.headdim, width))
         self.norm = nn.LayerNorm(width)
         self.perceptron = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.LayerNorm(2 * width), nn.Linear(2 * width, width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.signal import butter, sosfilt, sosfiltfilt
@@ -15,7 +17,9 @@ NAMES = sorted(FRONT_ENDS)
 def walk(samples: int, channels: int, seed: int = 0) -> np.ndarray:
     """A random walk with noise, in microvolt."""
     generator = np.random.default_rng(seed)
-    return generator.standard_normal((samples, channels)).cumsum(0) + 20 * generator.standard_normal((samples, channels))
+    return generator.standard_normal((samples, channels)).cumsum(0) + 20 * generator.standard_normal(
+        (samples, channels)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,7 +39,7 @@ def test_odd_chunks_equal_the_whole(name: str) -> None:
     lfp = walk(2000, 2)
     stream = front_end(name).stream(2, 1000.0)
     cuts = [0, 1, 2, 19, 20, 21, 500, 503, 1999, 2000]
-    parts = [stream.push(lfp[start:stop]) for start, stop in zip(cuts, cuts[1:])]
+    parts = [stream.push(lfp[start:stop]) for start, stop in itertools.pairwise(cuts)]
     np.testing.assert_allclose(np.concatenate(parts), front_end(name).apply(lfp, 1000.0), rtol=0, atol=1e-9)
 
 

@@ -53,6 +53,16 @@ def test_defaults_and_dotted_names_merge() -> None:
     assert defaults == {"stage": {"updates": 20}}
 
 
+def test_stages_that_share_their_defaults_are_set_apart() -> None:
+    class Stages(BaseModel):
+        first: Inner = Inner()
+        second: Inner = Inner()
+
+    shared = {"updates": 20}
+    built = build_options(Stages, {"first.updates": 1}, "train", {"first": shared, "second": shared})
+    assert (built.first.updates, built.second.updates) == (1, 20)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_spans_are_in_order_and_two_seconds_apart() -> None:
     manifest = BlockedV1().split(recording(600), "held-out", "d")
     spans = manifest.spans
     assert spans[0].start == manifest.first_bin + 100
-    for before, after in zip(spans, spans[1:]):
+    for before, after in itertools.pairwise(spans):
         assert after.start - before.stop >= 100
     assert spans[-1].stop <= manifest.last_bin
 

@@ -169,9 +169,7 @@ def test_shifted_target_scores_nothing_and_is_kept_apart(toy: Dataset, tmp_path:
 
 
 def test_same_seed_gives_the_same_numbers(toy: Dataset, tmp_path: Path) -> None:
-    runs = [
-        execute(toy, tmp_path / folder, model="gru", sessions=["a2"], train={"updates": 20})[0] for folder in "ab"
-    ]
+    runs = [execute(toy, tmp_path / folder, model="gru", sessions=["a2"], train={"updates": 20})[0] for folder in "ab"]
     assert runs[0].metrics == runs[1].metrics
     other = execute(toy, tmp_path / "c", model="gru", sessions=["a2"], train={"updates": 20}, seeds=2)
     assert other[1].metrics != runs[0].metrics

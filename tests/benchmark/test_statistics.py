@@ -23,9 +23,7 @@ def template(toy: Dataset, tmp_path: Path) -> RunRecord:
 
 def record(template: RunRecord, model: str, session: str, seed: int, r2: float, **update: object) -> RunRecord:
     metrics = {**template.metrics, "r2_axis_mean": r2}
-    return template.model_copy(
-        update={"model": model, "session": session, "seed": seed, "metrics": metrics, **update}
-    )
+    return template.model_copy(update={"model": model, "session": session, "seed": seed, "metrics": metrics, **update})
 
 
 def test_means_and_spreads_by_hand(template: RunRecord) -> None:

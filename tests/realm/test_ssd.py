@@ -15,7 +15,13 @@ def inputs(length: int, heads: int = 4, groups: int = 2, seed: int = 0) -> tuple
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     dt = torch.nn.functional.softplus(normal(2, length, heads))
-    return normal(2, length, heads, 3), dt, -normal(heads).exp(), normal(2, length, groups, 5), normal(2, length, groups, 5)
+    return (
+        normal(2, length, heads, 3),
+        dt,
+        -normal(heads).exp(),
+        normal(2, length, groups, 5),
+        normal(2, length, groups, 5),
+    )
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 16, 100])

@@ -1,0 +1,157 @@
+"""The training loop: learns, keeps the best, counts its start, resumes with the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import realmbench.training.loop as loop_module
+from realmbench.seeds import stream
+from realmbench.training.loop import TrainOptions, fit
+from realmbench.training.windows import Batch, ValidationR2, WindowSampler
+
+
+class Linear(nn.Module):
+    """A linear read-out of the frame and the one before it, with dropout, so that the random state matters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = nn.Linear(12, 2)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(2)
+        previous = nn.functional.pad(flat, (0, 0, 1, 0))[:, :-1]
+        return self.read(self.dropout(torch.cat([flat, previous], dim=-1)))
+
+
+OPTIONS = TrainOptions(updates=200, window_s=2.0, learning_rate=1e-2, evaluate_every=10, patience=100)
+
+
+def train(
+    session_maker: Any, checkpoint: Path, options: TrainOptions = OPTIONS, loss: Any = None, network: Any = None
+) -> tuple[nn.Module, list[dict[str, float]], list[float]]:
+    session = session_maker()
+    torch.manual_seed(0)
+    network = network or Linear()
+    shares: list[float] = []
+    history = fit(
+        network,
+        loss or (lambda batch: nn.functional.mse_loss(network(batch.x, batch.mask), batch.y)),
+        ValidationR2([session], network, "cpu"),
+        WindowSampler([session], options.window_s, options.batch_size, stream(0, "windows"), "cpu"),
+        options,
+        0,
+        checkpoint,
+        lambda share, _best: shares.append(share),
+    )
+    return network, history, shares
+
+
+def test_learns_what_a_linear_model_can(session_maker: Any, tmp_path: Path) -> None:
+    """Signal variance 1, noise variance 0.09: the best R2 is 1 / 1.09 = 0.917."""
+    _, history, shares = train(session_maker, tmp_path / "c.pt")
+    assert history[0]["score"] < 0.2
+    assert max(entry["score"] for entry in history) == pytest.approx(0.917, abs=0.03)
+    assert shares[-1] == 1.0
+    assert not (tmp_path / "c.pt").exists()
+
+
+def test_never_ends_below_its_start(session_maker: Any, tmp_path: Path) -> None:
+    network, _, _ = train(session_maker, tmp_path / "a.pt")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    # A loss that destroys the network: the start must come back.
+    _, history, _ = train(
+        session_maker,
+        tmp_path / "b.pt",
+        loss=lambda batch: -network(batch.x, batch.mask).square().mean(),
+        network=network,
+    )
+    assert history[0]["score"] > history[-1]["score"]
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+
+
+def test_stops_when_patience_is_out(session_maker: Any, tmp_path: Path) -> None:
+    options = OPTIONS.model_copy(update={"patience": 3})
+    network = Linear()
+    _, history, _ = train(
+        session_maker,
+        tmp_path / "c.pt",
+        options,
+        loss=lambda batch: -network(batch.x, batch.mask).square().mean(),
+        network=network,
+    )
+    assert [entry["update"] for entry in history] == [0, 10, 20, 30]
+
+
+def test_resumes_with_the_same_numbers(session_maker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "CHECKPOINT_EVERY_S", 0.0)
+    whole, whole_history, _ = train(session_maker, tmp_path / "whole.pt")
+
+    class KilledError(Exception):
+        pass
+
+    calls = 0
+
+    def dies(batch: Batch) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > 105:
+            raise KilledError
+        return nn.functional.mse_loss(network(batch.x, batch.mask), batch.y)
+
+    torch.manual_seed(0)
+    network = Linear()
+    checkpoint = tmp_path / "killed.pt"
+    with pytest.raises(KilledError):
+        train(session_maker, checkpoint, loss=dies, network=network)
+    assert checkpoint.exists()
+    resumed, resumed_history, shares = train(session_maker, checkpoint)
+    assert shares[0] > 0.5
+    assert resumed_history == whole_history
+    for name, value in resumed.state_dict().items():
+        torch.testing.assert_close(value, whole.state_dict()[name], rtol=0, atol=0)
+
+
+def test_windows_stay_inside_training_segments(session_maker: Any) -> None:
+    session = session_maker(seconds=3.0)
+    for segment in session.train:
+        segment.x[:] = np.arange(len(segment), dtype=np.float32)[:, None, None] + segment.start
+    sampler = WindowSampler([session], 2.0, 64, stream(0, "windows"), "cpu")
+    starts = set()
+    for _ in range(20):
+        x = sampler.draw().x[:, :, 0, 0]
+        assert torch.all(x.diff(dim=1) == 1)
+        starts |= set(x[:, 0].int().tolist())
+    # 3 s segments at 0 and 5000, 2 s windows at 50 Hz: starts 0 to 50 of each, every one drawn.
+    assert starts == set(range(51)) | set(range(5000, 5051))
+
+
+def test_window_longer_than_a_segment_is_cut(session_maker: Any) -> None:
+    assert WindowSampler([session_maker(seconds=3.0)], 60.0, 2, stream(0, "w"), "cpu").draw().x.shape[1] == 150
+
+
+def test_validation_ignores_the_warm_up(session_maker: Any) -> None:
+    session = session_maker()
+    truth = torch.from_numpy(session.validation[0].y)[None]
+
+    def predict(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        spoiled = truth.clone()
+        spoiled[:, :100] = 1e6
+        return spoiled
+
+    assert ValidationR2([session], predict, "cpu")() == pytest.approx(1.0)
+
+
+def test_learning_rate_rises_then_falls_to_a_hundredth() -> None:
+    options = TrainOptions(updates=100, warm_up_share=0.1, learning_rate=1.0)
+    rates = [options.rate_at(update) for update in range(101)]
+    assert np.argmax(rates) == 10
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.01)
