@@ -49,7 +49,9 @@ def build_options(
     merged = _copy(defaults or {})
     for name, value in values.items():
         *parents, last = name.split(".")
-        level, level_model, path = merged, model, prefix
+        level: dict[str, Any] = merged
+        level_model: type[BaseModel] = model
+        path = prefix
         for parent in parents:
             nested = _field(level_model, parent, path).annotation
             if not (isinstance(nested, type) and issubclass(nested, BaseModel)):

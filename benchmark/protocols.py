@@ -62,7 +62,7 @@ class BlockedV1(Protocol):
             cursor += train
             for name, bins in blocks.items():
                 cursor += gap
-                spans.append(Span(role=name, start=cursor, stop=cursor + bins, warm_up=gap))  # type: ignore[arg-type]
+                spans.append(Span(role=name, start=cursor, stop=cursor + bins, warm_up=gap))
                 cursor += bins
         return SplitManifest(
             protocol=self.name,

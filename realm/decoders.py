@@ -76,9 +76,6 @@ class StudentTrainOptions(PooledTrainOptions):
     teacher: TrainOptions = TrainOptions()
 
 
-NETWORK = {
-    name: {key: values[key] for key in ScratchOptions.model_fields if key in values} for name, values in PRESETS.items()
-}
 TINY_STAGE = {"updates": 200, "evaluate_every": 25, "window_s": 3.0, "patience": 4}
 SMALL_STAGE = {"updates": 1500, "evaluate_every": 50}
 # Fine-tuning takes smaller steps than training from scratch: it must not unlearn what other sessions taught.

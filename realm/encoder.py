@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -64,7 +64,7 @@ class Block(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        mixer = Mamba2Mixer if config.causal else BidirectionalMixer
+        mixer: type[Mamba2Mixer | BidirectionalMixer] = Mamba2Mixer if config.causal else BidirectionalMixer
         self.norm = nn.LayerNorm(config.d_model)
         self.mixer = mixer(config.d_model, config.d_state, config.expand, config.headdim)
         self.dropout = nn.Dropout(config.dropout)
@@ -73,6 +73,7 @@ class Block(nn.Module):
         return x + self.dropout(self.mixer(self.norm(x)))
 
     def step(self, x: torch.Tensor, state: MixerState) -> tuple[torch.Tensor, MixerState]:
+        assert isinstance(self.mixer, Mamba2Mixer)
         y, state = self.mixer.step(self.norm(x), state)
         return x + y, state
 
@@ -112,18 +113,20 @@ class RealmEncoder(nn.Module):
         """
         if not self.config.causal:
             raise RealmbenchError("a bidirectional encoder needs the whole sequence and cannot stream")
-        return EncoderState(
-            self.tokenizer.initial_state(batch), [block.mixer.initial_state(batch) for block in self.blocks]
-        )
+        mixers = [block.mixer.initial_state(batch) for block in self._blocks() if isinstance(block.mixer, Mamba2Mixer)]
+        return EncoderState(self.tokenizer.initial_state(batch), mixers)
 
     def step(self, frame: torch.Tensor, mask: torch.Tensor, state: EncoderState) -> tuple[torch.Tensor, EncoderState]:
         """Map one (B, C, F) frame to its (B, d) hidden state and carry the memory on."""
         x, tokenizer_state = self.tokenizer.step(frame, mask, state.tokenizer)
         mixers = []
-        for block, mixer_state in zip(self.blocks, state.mixers):
+        for block, mixer_state in zip(self._blocks(), state.mixers):
             x, mixer_state = block.step(x, mixer_state)
             mixers.append(mixer_state)
         return self.norm(x), EncoderState(tokenizer_state, mixers)
+
+    def _blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
 
 
 class RealmNetwork(nn.Module):

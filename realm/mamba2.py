@@ -97,11 +97,16 @@ class Mamba2Mixer(nn.Module):
         """Map one step (B, d) to (B, d) and carry the memory on."""
         gate, mixed, dt = self.in_proj(u).split([self.inner, self.mixed, self.heads], dim=-1)
         window = torch.cat([state.window, mixed[:, None]], dim=1)  # (B, K, X)
-        convolved = torch.einsum("bkx,xk->bx", window, self.conv1d.weight[:, 0]) + self.conv1d.bias
+        convolved = torch.einsum("bkx,xk->bx", window, self.conv1d.weight[:, 0]) + self._bias
         x, B, C = self._parts(functional.silu(convolved))
         y, scan = ssd_step(x, functional.softplus(dt + self.dt_bias), -self.A_log.exp(), B, C, state.scan)
         y = y + x * self.D[:, None]  # (B, H, P)
         return self.out_proj(self.norm(y.flatten(1), gate)), MixerState(window[:, 1:], scan)
+
+    @property
+    def _bias(self) -> torch.Tensor:
+        assert self.conv1d.bias is not None
+        return self.conv1d.bias
 
     def _parts(self, mixed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         shared = self.groups * self.d_state
@@ -117,7 +122,7 @@ class Mamba2Mixer(nn.Module):
         length = mixed.shape[1]
         padded = functional.pad(mixed, (0, 0, self.taps - 1, 0))
         weight = self.conv1d.weight[:, 0]  # (X, K)
-        out = padded[:, :length] * weight[:, 0] + self.conv1d.bias
+        out = padded[:, :length] * weight[:, 0] + self._bias
         for tap in range(1, self.taps):
             out = torch.addcmul(out, padded[:, tap : tap + length], weight[:, tap])
         return out

@@ -99,7 +99,7 @@ def _train(
         model = MaskedAutoencoder(config, masking).to(context.device)
 
     def loss(batch: Batch) -> torch.Tensor:
-        hidden = block_mask(*batch.x.shape[:2], config.rate, masking).to(batch.x.device)
+        hidden = block_mask(len(batch.x), batch.x.shape[1], config.rate, masking).to(batch.x.device)
         prediction = model(corrupt(batch.x, masking), batch.mask, hidden)
         return reconstruction_error(prediction, batch.x, hidden, batch.mask)
 
@@ -111,7 +111,7 @@ def _train(
         generator = torch.Generator().manual_seed(stream_seed(context.seed, "realm-teacher", "validation masks"))
         errors = []
         for batch in batches:
-            hidden = block_mask(*batch.x.shape[:2], config.rate, masking, generator).to(batch.x.device)
+            hidden = block_mask(len(batch.x), batch.x.shape[1], config.rate, masking, generator).to(batch.x.device)
             prediction = model(batch.x, batch.mask, hidden)
             errors.append(reconstruction_error(prediction, batch.x, hidden, batch.mask).item())
         return -sum(errors) / len(errors)

@@ -105,7 +105,7 @@ def fit(
                 group["lr"] = options.rate_at(state["update"])
             optimiser.zero_grad(set_to_none=True)
             value = loss(sampler.draw())
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             nn.utils.clip_grad_norm_(parameters, options.clip_norm)
             optimiser.step()
             losses.append(value.item())
