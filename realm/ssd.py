@@ -97,16 +97,20 @@ def ssd_chunked(
     B = B.reshape(batch, chunks, steps, groups, size).transpose(2, 3)  # (B, K, G, Q, N)
     C = C.reshape(batch, chunks, steps, groups, size).transpose(2, 3)  # (B, K, G, Q, N)
     rates = (dt * A).reshape(batch, chunks, steps, groups, ratio).permute(0, 1, 3, 4, 2)  # (B, K, G, R, Q)
-    summed = rates.cumsum(-1)  # log of the decay from the chunk's start to each step
+    # Log of the decay from the chunk's start to each step. In double precision, because only differences matter: after
+    # one very strong step, single precision would have no digits left for the weak ones.
+    summed = rates.double().cumsum(-1)  # (B, K, G, R, Q)
 
     # 1. Inside each chunk: y_i = sum_{j <= i} C_i B_j exp(sum of rates from j + 1 to i) x_j.
     later = torch.ones(steps, steps, dtype=torch.bool, device=x.device).triu(1)
-    between = (summed[..., :, None] - summed[..., None, :]).masked_fill(later, -torch.inf)  # (B, K, G, R, Q, Q)
+    between = (summed[..., :, None] - summed[..., None, :]).to(x.dtype)  # (B, K, G, R, Q, Q)
+    between = between.masked_fill(later, -torch.inf)
     weights = (C @ B.transpose(-1, -2))[:, :, :, None] * between.exp()  # (B, K, G, R, Q, Q)
     y = weights @ scaled  # (B, K, G, R, Q, P)
 
     # 2. What each chunk adds to the state by its end.
-    to_end = (summed[..., -1:] - summed).exp()  # (B, K, G, R, Q)
+    to_end = (summed[..., -1:] - summed).to(x.dtype).exp()  # (B, K, G, R, Q)
+    summed = summed.to(x.dtype)
     weighted = (scaled * to_end[..., None]).transpose(3, 4).reshape(batch, chunks, groups, steps, ratio * width)
     added = (B.transpose(-1, -2) @ weighted).reshape(batch, chunks, groups, size, ratio, width)
 

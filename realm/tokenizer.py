@@ -51,19 +51,20 @@ def exponential_mean(x: torch.Tensor, decay: float) -> torch.Tensor:
     batch, length, channels = x.shape
     padding = -length % MEAN_CHUNK
     blocks = functional.pad(x, (0, 0, 0, padding)).reshape(batch, -1, MEAN_CHUNK, channels)  # (B, K, Q, C)
-    steps = torch.arange(MEAN_CHUNK, dtype=x.dtype, device=x.device)
-    distance = steps[:, None] - steps
-    kernel = torch.where(distance >= 0, decay ** distance.clamp(min=0), 0)  # (Q, Q)
+    # The powers are taken in double precision: 1 - decay^t would cancel in single.
+    steps = torch.arange(MEAN_CHUNK, dtype=torch.float64, device=x.device)
+    kernel = (decay ** (steps[:, None] - steps)).tril().to(x.dtype)  # (Q, Q)
     inside = kernel @ blocks  # (B, K, Q, C)
     carry = x.new_zeros(batch, channels)
     carries = []
     for block in inside.unbind(1):
         carries.append(carry)
         carry = carry * decay**MEAN_CHUNK + block[:, -1]
-    entering = decay ** (steps + 1)  # (Q,)
+    entering = (decay ** (steps + 1)).to(x.dtype)  # (Q,)
     totals = inside + torch.stack(carries, dim=1)[:, :, None] * entering[:, None]
-    weights = (1 - decay ** torch.arange(1, length + 1, dtype=x.dtype, device=x.device)) / (1 - decay)
-    return totals.flatten(1, 2)[:, :length] / weights[:, None]
+    counts = torch.arange(1, length + 1, dtype=torch.float64, device=x.device)
+    weights = torch.expm1(counts * math.log(decay)) / (decay - 1)  # (T,)
+    return totals.flatten(1, 2)[:, :length] / weights.to(x.dtype)[:, None]
 
 
 class NeuralTokenizer(nn.Module):
@@ -80,46 +81,52 @@ class NeuralTokenizer(nn.Module):
         super().__init__()
         self.causal = causal
         self.decay = math.exp(-1 / (ENERGY_S * rate))
-        self.channel = nn.Linear(TIME_TAPS * features, CHANNEL_WIDTH)
-        self.gate = nn.Conv1d(1, 1, GATE_TAPS, padding=GATE_TAPS // 2, bias=False)
+        self.channel = nn.Conv1d(features, CHANNEL_WIDTH, TIME_TAPS)
+        self.gate = nn.Conv1d(1, 1, GATE_TAPS, bias=False)
         self.project = nn.Linear(channels * CHANNEL_WIDTH, d_model)
         self.norm = nn.LayerNorm(d_model)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map frames (B, T, C, F) and the channel mask (B, C) to tokens (B, T, d)."""
-        length = x.shape[1]
         before = TIME_TAPS - 1 if self.causal else TIME_TAPS // 2
-        padded = functional.pad(x, (0, 0, 0, 0, before, TIME_TAPS - 1 - before))
-        taps = torch.cat([padded[:, tap : tap + length] for tap in range(TIME_TAPS)], dim=-1)  # (B, T, C, K F)
-        features = self._features(taps, mask[:, None])  # (B, T, C, 8)
-        energy = features.mean(-1)  # (B, T, C)
+        padded = functional.pad(x, (0, 0, 0, 0, before, TIME_TAPS - 1 - before))  # (B, T + K - 1, C, F)
+        # Over time, every channel with the same weights: a K x 1 convolution of an image of F colours, of which memory
+        # already holds the colours last. Nothing is copied, which on a CPU is three times as fast as a linear layer.
+        image = functional.conv2d(padded.permute(0, 3, 1, 2), self.channel.weight[..., None], self.channel.bias)
+        features = functional.gelu(image.permute(0, 2, 3, 1))  # (B, T, C, 8)
+        energy = self._energy(features, mask)  # (B, T, C)
         mean = exponential_mean(energy, self.decay) if self.causal else energy.mean(1, keepdim=True)
-        return self._tokens(features, mean)
+        return self._tokens(features, mean, mask)
 
     def initial_state(self, batch: int) -> TokenizerState:
         """Return the memory of a stream that has seen nothing."""
         weight = self.project.weight
-        features = self.channel.in_features // TIME_TAPS
         channels = self.project.in_features // CHANNEL_WIDTH
         mean = MeanState(weight.new_zeros(batch, channels), weight.new_zeros(()))
-        return TokenizerState(weight.new_zeros(batch, TIME_TAPS - 1, channels, features), mean)
+        return TokenizerState(weight.new_zeros(batch, TIME_TAPS - 1, channels, self.channel.in_channels), mean)
 
     def step(
         self, frame: torch.Tensor, mask: torch.Tensor, state: TokenizerState
     ) -> tuple[torch.Tensor, TokenizerState]:
         """Map one frame (B, C, F) to a token (B, d) and carry the memory on."""
         frames = torch.cat([state.frames, frame[:, None]], dim=1)  # (B, K, C, F)
-        features = self._features(frames.transpose(1, 2).flatten(2), mask)  # (B, C, 8)
-        total = self.decay * state.mean.total + features.mean(-1)
+        taps = frames.movedim(1, -1).flatten(2)  # (B, C, F K)
+        features = functional.gelu(functional.linear(taps, self.channel.weight.flatten(1), self.channel.bias))[:, None]
+        total = self.decay * state.mean.total + self._energy(features, mask)[:, 0]  # (B, C)
         weight = self.decay * state.mean.weight + 1
-        token = self._tokens(features[:, None], (total / weight)[:, None])[:, 0]
+        token = self._tokens(features, (total / weight)[:, None], mask)[:, 0]
         return token, TokenizerState(frames[:, 1:], MeanState(total, weight))
 
-    def _features(self, taps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # Masked again after the bias: a dead channel must not speak.
-        return functional.gelu(self.channel(taps)) * mask[..., None]
+    def _energy(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # A sum, because the gradient of a mean would be written out once more in full size.
+        return features.sum(-1) * (mask[:, None] / CHANNEL_WIDTH)  # (B, T, C)
 
-    def _tokens(self, features: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """Gate (B, T, C, 8) features by their energy means (B, T or 1, C) and project them."""
-        gate = self.gate(mean.flatten(0, 1)[:, None]).unflatten(0, mean.shape[:2])[:, :, 0]  # (B, T, C)
-        return self.norm(self.project((features * gate.sigmoid()[..., None]).flatten(2)))
+    def _tokens(self, features: torch.Tensor, mean: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Gate (B, T, C, 8) features by their energy means (B, T or 1, C) and project them.
+
+        The mask closes the gate: after the convolution's bias a dead channel must not speak.
+        """
+        # A product with the unfolded row: torch's own convolution of one channel takes three times as long on a CPU.
+        neighbours = functional.pad(mean, (GATE_TAPS // 2, GATE_TAPS // 2)).unfold(-1, GATE_TAPS, 1)  # (B, T, C, 5)
+        gate = (neighbours @ self.gate.weight[0, 0, :, None])[..., 0].sigmoid() * mask[:, None]  # (B, T, C)
+        return self.norm(self.project((features * gate[..., None]).flatten(2)))

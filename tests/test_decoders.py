@@ -73,7 +73,8 @@ def test_saved_and_loaded_predicts_the_same(name: str, session_maker: Any, tmp_p
     x = np.random.default_rng(0).standard_normal((100, 3, 2)).astype(np.float32)
     path = decoder.save(tmp_path / "decoder.safetensors", session)
     loaded = type(decoder).load(path, session)
-    np.testing.assert_array_equal(loaded.predict(x, session), decoder.predict(x, session))
+    # Another place in memory may round differently in the last bit.
+    np.testing.assert_allclose(loaded.predict(x, session), decoder.predict(x, session), rtol=0, atol=1e-6)
     assert loaded.parameters().deployed == decoder.parameters().deployed
     assert loaded.config == decoder.config
     other = DECODERS.get("mean" if name != "mean" else "wiener")
