@@ -120,9 +120,7 @@ def _reach(
     return end
 
 
-def _execute(
-    config: SimulationConfig, intended: np.ndarray, subject: int, day: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _execute(config: SimulationConfig, intended: np.ndarray, subject: int, day: int) -> tuple[np.ndarray, np.ndarray]:
     """Add motor noise that the command does not contain; return executed velocity and position."""
     rate = config.sampling_rate
     noise = named(config, "motor noise", subject, day).standard_normal(intended.shape)

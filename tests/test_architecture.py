@@ -1,0 +1,106 @@
+"""The floors hold: imports point one way, benchmark/ names no dataset and no decoder, bare folder names are unused."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"benchmark": "realmbench", "datasets": "realmbench.datasets", "baselines": "realmbench.baselines"}
+FOLDERS["realm"] = "realmbench.realm"
+
+FLOOR_1 = {
+    "errors", "seeds", "files", "fingerprint", "options", "registry", "recording", "dataset", "metrics", "channels",
+    "records",
+}  # fmt: skip
+FLOOR_2 = {"front_end", "session", "protocol", "protocols", "artifact", "decoder", "training"}
+FLOOR_4 = {"preparation", "evaluation", "latency", "machine", "runner"}
+FLOOR_5 = {"statistics", "leaderboard"}
+FLOOR_6 = {"cli", "render", "__init__", "__main__"}
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Return (dotted name, file) of every module of the package."""
+    found = []
+    for folder, package in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found.append((".".join([package, *parts]), path))
+    return found
+
+
+def imported(name: str, path: Path) -> set[str]:
+    """Return the absolute names that a module imports at its top or inside functions."""
+    # The last part of a module's name is the module itself; relative imports count from its package.
+    package = name.split(".")[:-1]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            target = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            names.add(target)
+            names |= {f"{target}.{alias.name}" for alias in node.names}
+    return names
+
+
+def floor(name: str) -> int:
+    """Return the floor of one of our modules."""
+    parts = name.split(".")
+    if parts[:2] in (["realmbench", "datasets"], ["realmbench", "baselines"], ["realmbench", "realm"]):
+        return 3
+    head = parts[1] if len(parts) > 1 else "__init__"
+    for number, members in ((1, FLOOR_1), (2, FLOOR_2), (4, FLOOR_4), (5, FLOOR_5), (6, FLOOR_6)):
+        if head in members:
+            return number
+    raise AssertionError(f"{name} stands on no floor; add it to docs/architecture.md and to this test")
+
+
+MODULES = modules()
+OURS = {name for name, _ in MODULES} | {name.removesuffix(".__init__") for name, _ in MODULES}
+
+
+@pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])
+def test_imports_point_downwards(name: str, path: Path) -> None:
+    here = floor(name)
+    for target in imported(name, path) & OURS - {"realmbench"}:
+        there = floor(target)
+        assert there <= here, f"{name} (floor {here}) imports {target} (floor {there})"
+        if here == 3 and there == 3:
+            assert target.split(".")[1] == name.split(".")[1], f"{name} knows {target}, of another family"
+        if here > 3:
+            assert there != 3, f"{name} must reach {target} through the registry"
+        if here == 5:
+            assert there in (1, 5), f"{name} reads run records only, not {target}"
+
+
+@pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])
+def test_no_bare_folder_is_imported(name: str, path: Path) -> None:
+    heads = {target.split(".")[0] for target in imported(name, path) - OURS}
+    assert not heads & {"benchmark", "datasets", "baselines", "realm", "results"}
+
+
+@pytest.mark.parametrize("name", sorted(FLOOR_1 | FLOOR_5))
+def test_light_floors_do_not_import_torch_or_scikit_learn(name: str) -> None:
+    targets = imported(f"realmbench.{name}", ROOT / "benchmark" / f"{name}.py")
+    assert not {target.split(".")[0] for target in targets} & {"torch", "sklearn", "transformers"}
+
+
+def test_benchmark_names_no_dataset_and_no_decoder() -> None:
+    from realmbench.dataset import DATASETS
+    from realmbench.decoder import DECODERS
+
+    # Command-line help may show examples; everything else must not know a name.
+    names = {*DATASETS.names(), *DECODERS.names()} - {"mean"}
+    for path in (ROOT / "benchmark").rglob("*.py"):
+        if path.name == "cli.py":
+            continue
+        strings = {
+            node.value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        assert not strings & names, f"{path} names {strings & names}"
