@@ -82,7 +82,7 @@ class _Recurrent(NetworkDecoder):
     options: RecurrentOptions
     presets: ClassVar[dict[str, Preset]] = {
         "tiny": Preset(decoder={"hidden": 32}, train={"updates": 200, "evaluate_every": 25, "window_s": 3.0}),
-        "small": Preset(decoder={"hidden": 64}, train={"updates": 2000, "learning_rate": 2e-3}),
+        "small": Preset(decoder={"hidden": 64}, train={"updates": 1000}),
     }
 
     def build(self, session: Session) -> nn.Module:

@@ -77,10 +77,10 @@ class StudentTrainOptions(PooledTrainOptions):
 
 
 TINY_STAGE = {"updates": 200, "evaluate_every": 25, "window_s": 3.0, "patience": 4}
-SMALL_STAGE = {"updates": 1500, "evaluate_every": 50}
+SMALL_STAGE = {"updates": 1000, "evaluate_every": 50}
 # Fine-tuning takes smaller steps than training from scratch: it must not unlearn what other sessions taught.
 TINY_FINETUNE = {**TINY_STAGE, "updates": 100, "learning_rate": 5e-4}
-SMALL_FINETUNE = {"updates": 600, "evaluate_every": 25, "learning_rate": 5e-4}
+SMALL_FINETUNE = {"updates": 400, "evaluate_every": 25, "learning_rate": 5e-4}
 
 
 def _presets(*stages: str) -> dict[str, Preset]:

@@ -44,7 +44,7 @@ class SimulationConfig(BaseModel):
     background_slope: float = 2.4  # mean exponent of 1 / f
     background_slope_deviation: float = 0.25  # between channels
     background_knee_hz: float = 8.0
-    lmp_rms: float = 3.6
+    lmp_rms: float = 4.6
     nuisance_rms: float = 22.0
     evoked_uv: float = 18.0
     beta_uv: float = 42.0
