@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -50,7 +50,7 @@ class Wiener(Decoder):
             lags = self.lags(session.rate)
             # A training segment's first rows reach back before its start and are not learnt from.
             training = [(segment, int(lags[-1])) for segment in session.train]
-            gram, cross, x_mean, y_mean = normal_equations(training, lags)
+            gram, cross, x_mean, y_mean = normal_equations(training, lags, context.on_progress)
             best = (-np.inf, 0.0, np.zeros_like(cross))
             for number, strength in enumerate(self.options.strengths):
                 weights = ridge_solution(gram, cross, strength)
@@ -125,13 +125,16 @@ def lagged(x: np.ndarray, lags: Sequence[int] | np.ndarray, start: int = 0, stop
 
 
 def normal_equations(
-    segments: Sequence[tuple[Segment, int]], lags: np.ndarray
+    segments: Sequence[tuple[Segment, int]],
+    lags: np.ndarray,
+    on_progress: Callable[[str, float], None] = lambda _text, _share: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Accumulate the centred normal equations over segments without ever holding the whole lagged matrix.
 
     Parameters
     ----------
     segments : each with the number of leading rows to leave out.
+    on_progress : called with a sentence and the share done.
 
     Returns
     -------
@@ -145,6 +148,7 @@ def normal_equations(
     outputs = segments[0][0].y.shape[1]
     gram, cross = np.zeros((width, width)), np.zeros((width, outputs))
     x_sum, y_sum, rows = np.zeros(width), np.zeros(outputs), 0
+    total = sum(max(0, len(segment) - skipped) for segment, skipped in segments)
     for x, y in _chunks(segments, lags):
         # Products in float32 on normalised inputs, sums in float64: exact to about 1e-6 and twice as fast.
         gram += x.T @ x
@@ -152,6 +156,7 @@ def normal_equations(
         x_sum += x.sum(0, dtype=np.float64)
         y_sum += y.sum(0, dtype=np.float64)
         rows += len(x)
+        on_progress("normal equations", rows / total)
     if rows == 0:
         raise RealmbenchError("wiener: every training segment is shorter than the history; shorten decoder.history_s")
     x_mean, y_mean = x_sum / rows, y_sum / rows

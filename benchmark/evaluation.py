@@ -9,9 +9,9 @@ import numpy as np
 
 from .decoder import Decoder
 from .errors import RealmbenchError
+from .manifest import CLOCK_RATE
 from .metrics import all_scores, pearson_per_axis, r2_per_axis, sums_of_squares
 from .preparation import Prepared
-from .protocol import CLOCK_RATE
 from .records import AxisScore, BlockScore
 
 # Stretches by which scores are kept for statistics: longer than behaviour's autocorrelation.

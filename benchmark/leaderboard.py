@@ -49,7 +49,8 @@ def cells(row: Row, sessions: int) -> list[str]:
 def title(comparison: Comparison) -> str:
     """Return the heading of a comparison."""
     leaky = " (leaky)" if comparison.leaky else ""
-    return f"{comparison.dataset} v{comparison.dataset_version}, {comparison.protocol}{leaky}, {comparison.front_end}"
+    data = ", ".join([f"{comparison.dataset} v{comparison.dataset_version}", *comparison.data_options])
+    return f"{data}, {comparison.protocol}{leaky}, {comparison.front_end}"
 
 
 def markdown(records: Sequence[RunRecord], suite: str) -> str:

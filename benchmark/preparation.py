@@ -13,7 +13,8 @@ from .dataset import Dataset
 from .files import cache_dir, write_text_whole, write_whole
 from .fingerprint import fingerprint
 from .front_end import FrontEnd
-from .protocol import Protocol, SessionRole, Span, SplitManifest, assert_no_leak
+from .manifest import SessionRole, Span, SplitManifest
+from .protocol import Protocol, assert_no_leak
 from .recording import Recording
 from .seeds import stable_hash
 from .session import Normaliser, Segment, SessionData

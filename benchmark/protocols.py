@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from .errors import ProtocolError
-from .protocol import CLOCK_RATE, Protocol, SessionRole, Span, SplitManifest, common_bins
+from .manifest import CLOCK_RATE, SessionRole, Span, SplitManifest
+from .protocol import Protocol, common_bins
 from .recording import Recording
 from .registry import Lazy
 

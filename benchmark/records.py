@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from .channels import ChannelReport
 from .errors import RealmbenchError
 from .files import write_text_whole
+from .manifest import SplitManifest
 
 SCHEMA_VERSION = 1
 
@@ -89,6 +90,7 @@ class RunRecord(_Part):
     dataset: str
     dataset_identity: str
     dataset_version: str
+    data_options: dict[str, Any]  # what the user set by --set data.
     fold: str
     session: str
     subject: str
@@ -99,6 +101,7 @@ class RunRecord(_Part):
     channels: ChannelReport
     protocol: str
     leaky: bool
+    split: SplitManifest
     split_hash: str
     data_key: str
     train_s: float

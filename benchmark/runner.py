@@ -23,8 +23,9 @@ from .fingerprint import fingerprint
 from .front_end import FrontEnd, front_end
 from .latency import measure_latency
 from .machine import check_device, device_description, git_commit, peak_memory_mb, versions
+from .manifest import SessionRole
 from .preparation import Prepared, prepare_session
-from .protocol import PROTOCOLS, Protocol, SessionRole
+from .protocol import PROTOCOLS, Protocol
 from .records import ArtifactUse, RunRecord, read_record, record_path, write_failure, write_record
 from .seeds import stable_hash
 
@@ -32,7 +33,17 @@ Audit = Literal["shifted-target"]
 AUDITS: tuple[Audit, ...] = ("shifted-target",)
 
 # The harness's own sources that decide whether an old result still holds.
-HARNESS = ("evaluation", "metrics", "preparation", "protocol", "protocols", "session", "front_end", "channels")
+HARNESS = (
+    "evaluation",
+    "metrics",
+    "preparation",
+    "manifest",
+    "protocol",
+    "protocols",
+    "session",
+    "front_end",
+    "channels",
+)
 
 
 @dataclass(frozen=True)
@@ -276,6 +287,7 @@ def _run_one(
         dataset=dataset.full_name,
         dataset_identity=dataset.identity,
         dataset_version=dataset.info.version,
+        data_options=dataset.options.model_dump(mode="json", exclude_defaults=True),
         fold=fold.name,
         session=session,
         subject=info.subject,
@@ -286,6 +298,7 @@ def _run_one(
         channels=prepared.channels,
         protocol=plan.protocol.name,
         leaky=plan.protocol.leaky,
+        split=prepared.manifest,
         split_hash=prepared.manifest.hash,
         data_key=prepared.data.key,
         train_s=prepared.manifest.seconds("train"),

@@ -19,6 +19,7 @@ class Comparison:
 
     dataset: str
     dataset_version: str
+    data_options: tuple[str, ...]
     protocol: str
     front_end: str
     leaky: bool
@@ -81,7 +82,13 @@ def _comparison(records: Sequence[RunRecord]) -> tuple[Comparison, list[Row]]:
     rows.sort(key=lambda row: (row.r2 is None, -(row.r2 or 0.0), row.model))
     first = records[0]
     comparison = Comparison(
-        first.dataset, first.dataset_version, first.protocol, first.front_end, first.leaky, sessions
+        dataset=first.dataset,
+        dataset_version=first.dataset_version,
+        data_options=tuple(f"{name}={value}" for name, value in sorted(first.data_options.items())),
+        protocol=first.protocol,
+        front_end=first.front_end,
+        leaky=first.leaky,
+        sessions=sessions,
     )
     return comparison, rows
 

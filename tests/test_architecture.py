@@ -13,7 +13,7 @@ FOLDERS["realm"] = "realmbench.realm"
 
 FLOOR_1 = {
     "errors", "seeds", "files", "fingerprint", "options", "registry", "recording", "dataset", "metrics", "channels",
-    "records",
+    "records", "manifest",
 }  # fmt: skip
 FLOOR_2 = {"front_end", "session", "protocol", "protocols", "artifact", "decoder", "training"}
 FLOOR_4 = {"preparation", "evaluation", "latency", "machine", "runner"}

@@ -179,7 +179,7 @@ class SyntheticReach(Dataset):
         step = self.config.sampling_rate // BEHAVIOUR_RATE
         rate = self.config.sampling_rate
         movement = session.movement
-        small = {
+        small: dict[str, Any] = {
             "velocity": movement.velocity[:, ::step].T.astype(np.float32),
             "cue_s": movement.cue / rate,
             "onset_s": movement.onset / rate,

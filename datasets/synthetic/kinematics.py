@@ -73,9 +73,9 @@ def simulate_movement(config: SimulationConfig, subject: int, day: int, seconds:
     intended = intended[:, :count]
     velocity, position_trace = _execute(config, intended, subject, day)
     inside = [reach for reach in reaches if reach[1] < count]
-    cue, onset, offset = (np.array([reach[index] for reach in inside]) for index in range(3))
+    cues, onsets, ends = (np.array([reach[index] for reach in inside]) for index in range(3))
     targets = np.array([reach[3] for reach in inside])
-    return Movement(intended, velocity, position_trace, cue, onset, offset, targets)
+    return Movement(intended, velocity, position_trace, cues, onsets, ends, targets)
 
 
 def _next_target(generator: np.random.Generator, last: np.ndarray) -> np.ndarray:

@@ -16,9 +16,10 @@ ROTATIONS = ((1.8, 0.25), (2.6, 0.16))
 # Speed that the condition-invariant latent is centred on, in nominal units.
 MEAN_SPEED = 0.6
 
-GROUPS = ("direction",) * 2 + ("rotation 1",) * 4 + ("rotation 2",) * 4 + ("feedback",) * 2 + ("speed",)
-GROUPS += ("position",) * 2
-"""Group of each latent, in the order of the rows that `movement_latents` returns."""
+# Group of each latent, in the order of the rows that `movement_latents` returns.
+GROUPS: tuple[str, ...] = (
+    *("direction",) * 2, *("rotation 1",) * 4, *("rotation 2",) * 4, *("feedback",) * 2, "speed", *("position",) * 2,
+)  # fmt: skip
 
 
 def movement_latents(config: SimulationConfig, movement: Movement, subject: int, day: int) -> np.ndarray:
@@ -47,8 +48,8 @@ def movement_latents(config: SimulationConfig, movement: Movement, subject: int,
 
     pole = np.exp(-1 / (config.private_tau_s * rate))
     white = named(config, "private", subject, day).standard_normal(latents.shape, dtype=np.float32)
-    private = lfilter(np.float32([np.sqrt(1 - pole**2)]), np.float32([1, -pole]), white, axis=1)
-    return latents + np.float32(config.private_deviation) * private
+    private = lfilter([np.sqrt(1 - pole**2)], [1, -pole], white, axis=1)
+    return latents + (config.private_deviation * private).astype(np.float32)
 
 
 def nuisance_latents(config: SimulationConfig, count: int, subject: int, day: int) -> np.ndarray:

@@ -134,7 +134,7 @@ def line_noise(config: SimulationConfig, count: int, subject: int, day: int) -> 
         amplitude = config.line_uv * share * np.exp(generator.normal(0, 0.5, config.channels))
         offset = generator.normal(0, 0.4, config.channels) + generator.uniform(0, 2 * np.pi)
         loadings += [amplitude * np.cos(offset), amplitude * np.sin(offset)]
-    return Sources(np.float32(courses), np.stack(loadings, axis=1))
+    return Sources(np.array(courses, np.float32), np.stack(loadings, axis=1))
 
 
 def common_mode(config: SimulationConfig, count: int, subject: int, day: int) -> Sources:
@@ -158,7 +158,7 @@ def artefacts(config: SimulationConfig, movement: Movement, subject: int, day: i
         wave = one_pole(generator.standard_normal(samples), 1 / (2 * np.pi * ARTEFACT_HZ), rate)
         wave *= np.hanning(samples) / max(wave.std(), 1e-9)
         transient[start : start + samples] += 0.5 * wave * np.exp(generator.normal(0.5, 0.5))
-    cable = band_limited(generator.standard_normal(count).astype(np.float32), 5, 30, rate)
+    cable = band_limited(generator.standard_normal(count, dtype=np.float32), 5, 30, rate)
     cable *= movement.intended_speed / NOMINAL_SPEED / cable.std()
     loadings = np.stack(
         [

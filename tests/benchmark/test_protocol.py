@@ -11,7 +11,8 @@ import pytest
 from realmbench.dataset import Dataset, Fold
 from realmbench.errors import ProtocolError
 from realmbench.front_end import FRONT_ENDS, front_end
-from realmbench.protocol import Span, assert_no_leak, common_bins
+from realmbench.manifest import Span
+from realmbench.protocol import assert_no_leak, common_bins
 from realmbench.protocols import BlockedV1
 from realmbench.recording import Recording
 
