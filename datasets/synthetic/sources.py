@@ -158,7 +158,7 @@ def artefacts(config: SimulationConfig, movement: Movement, subject: int, day: i
         wave = one_pole(generator.standard_normal(samples), 1 / (2 * np.pi * ARTEFACT_HZ), rate)
         wave *= np.hanning(samples) / max(wave.std(), 1e-9)
         transient[start : start + samples] += 0.5 * wave * np.exp(generator.normal(0.5, 0.5))
-    cable = band_limited(generator.standard_normal(count, dtype=np.float32), 5, 30, rate)
+    cable = band_limited(np.asarray(generator.standard_normal(count), np.float32), 5, 30, rate)
     cable *= movement.intended_speed / NOMINAL_SPEED / cable.std()
     loadings = np.stack(
         [
