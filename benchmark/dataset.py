@@ -110,6 +110,14 @@ class Dataset(ABC):
         RecordingError : a file is missing, truncated or damaged; the message names it and the mend.
         """
 
+    def require(self, session: str) -> None:  # noqa: B027  # most datasets need nothing
+        """Raise at once, without reading, what `load` would raise for want of a file.
+
+        Raises
+        ------
+        RecordingError : a file is missing or has the wrong size; the message says how to get it.
+        """
+
     def prepare(self, from_dir: Path | None = None) -> Path | None:
         """Fetch, or copy from a folder, what ``load`` needs; return where it lies, None if nothing is needed."""
         return None
@@ -133,11 +141,19 @@ class Dataset(ABC):
         return self.info.name if self.variant == default else f"{self.info.name}:{self.variant}"
 
     @property
+    def changed_options(self) -> dict[str, Any]:
+        """The options that differ from their defaults, as JSON values."""
+        return self.options.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def suffix(self) -> str:
+        """A hash of the changed options after a plus sign; empty where none is changed."""
+        return f"+{stable_hash(self.changed_options, 8)}" if self.changed_options else ""
+
+    @property
     def identity(self) -> str:
-        """Name, variant, version and non-default options: the key of everything computed from this data."""
-        changed = self.options.model_dump(mode="json", exclude_defaults=True)
-        suffix = f"+{stable_hash(changed, 8)}" if changed else ""
-        return f"{self.info.name}:{self.variant}@{self.info.version}{suffix}"
+        """Name, variant, version and changed options: the key of everything computed from this data."""
+        return f"{self.info.name}:{self.variant}@{self.info.version}{self.suffix}"
 
 
 DATASETS: Registry[Dataset] = Registry(

@@ -117,6 +117,7 @@ class Decoder(ABC):
     look_ahead_s : seconds of future that a prediction needs (0 for causal, infinity for whole-record decoders).
     inputs : kinds of front end that it accepts.
     multi_session : it learns across sessions in `pretrain`.
+    accelerated : it can use another device than the CPU.
     presets : sizes by name; every decoder has ``tiny`` and ``small``.
     Options, TrainOptions : pydantic models behind ``--set decoder.`` and ``--set train.``.
     depends_on : packages whose source, besides the decoder's own module, decides whether old results still hold.
@@ -131,6 +132,7 @@ class Decoder(ABC):
     look_ahead_s: ClassVar[float] = 0.0
     inputs: ClassVar[tuple[str, ...]] = ("bands", "broadband")
     multi_session: ClassVar[bool] = False
+    accelerated: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Preset]] = {"tiny": Preset(), "small": Preset()}
     Options: ClassVar[type[BaseModel]] = NoOptions
     TrainOptions: ClassVar[type[BaseModel]] = NoOptions

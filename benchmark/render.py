@@ -20,7 +20,7 @@ from .statistics import Row, compare, in_words
 
 # Results go to standard output; progress and notes to standard error, so that --json stays clean in a pipe.
 out = Console(width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -184,7 +184,11 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
         )
     if request.audit is not None and request.audit not in AUDITS:
         raise unknown_name("audit", request.audit, AUDITS)
-    check_device(request.device)
+    if check_device(request.device) != "cpu" and not decoder_class.accelerated:
+        raise OptionError(f"{request.model} runs on the CPU alone; leave --device {request.device} out")
+    for fold in folds:
+        for session in (*(fold.pretrain if decoder.multi_session else ()), *fold.held_out):
+            dataset.require(session)
     sources = (decoder_class.__module__, *decoder_class.depends_on, *(f"realmbench.{name}" for name in HARNESS))
     code = stable_hash([fingerprint(module) for module in sources])
     return Plan(request, decoder_class, protocol, chosen, folds, decoder.config, code)
@@ -212,7 +216,7 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                 path = record_path(
                     results_dir,
                     plan.suite,
-                    dataset.full_name,
+                    dataset.full_name + dataset.suffix,
                     plan.protocol.name,
                     plan.front_end.name,
                     plan.method,
@@ -287,7 +291,7 @@ def _run_one(
         dataset=dataset.full_name,
         dataset_identity=dataset.identity,
         dataset_version=dataset.info.version,
-        data_options=dataset.options.model_dump(mode="json", exclude_defaults=True),
+        data_options=dataset.changed_options,
         fold=fold.name,
         session=session,
         subject=info.subject,

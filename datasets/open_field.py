@@ -228,6 +228,11 @@ class OpenField(Dataset):
             },
         )
 
+    def require(self, session: str) -> None:
+        subject = self.session(session).subject
+        for name, file in self._needed(subject).items():
+            check_published(NAME, name, file, self.folder)
+
     def prepare(self, from_dir: Path | None = None) -> Path:
         """Bring the files to ``<data_root>/open-field``, by download or from a folder; files already there stay.
 

@@ -41,6 +41,7 @@ class NetworkDecoder(Decoder):
     """
 
     TrainOptions: ClassVar[type[BaseModel]] = loop.TrainOptions
+    accelerated: ClassVar[bool] = True
     depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training",)
     train_options: loop.TrainOptions
     network: nn.Module | None = None

@@ -71,19 +71,22 @@ def test_blocks_add_up_to_the_scores(toy: Dataset, tmp_path: Path) -> None:
     assert sum(block.samples for block in record.blocks) == record.test_s * 50
 
 
-def test_finished_runs_are_reused_until_something_changes(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+def test_finished_runs_are_reused_until_something_changes(toy: Dataset, tmp_path: Path) -> None:
     reused: list[bool] = []
     notes: list[str] = []
     events = Events(done=lambda _record, again: reused.append(again), note=notes.append)
     execute(toy, tmp_path, events, model="mean")
     execute(toy, tmp_path, events, model="mean")
     assert reused == [False, False, True, True]
-    changed = open_dataset(toy_name, options={"noise": 12.0})
-    execute(changed, tmp_path, events, model="mean")
-    assert reused[4:] == [False, False]
-    assert "data, split or front end have changed since" in notes[0]
-    execute(changed, tmp_path, events, model="mean", fresh=True)
-    assert reused[6:] == [False, False]
+    path = next(tmp_path.rglob("a2.seed0.json"))
+    for key, reason in (("data_key", "data, split or front end"), ("code", "the code has changed")):
+        stale = json.loads(path.read_text()) | {key: "another"}
+        path.write_text(json.dumps(stale))
+        execute(toy, tmp_path, events, model="mean")
+        assert reason in notes.pop()
+    assert reused[4:] == [False, True] * 2
+    execute(toy, tmp_path, events, model="mean", fresh=True)
+    assert reused[8:] == [False, False]
 
 
 def test_damaged_record_is_run_again(toy: Dataset, tmp_path: Path) -> None:
@@ -102,6 +105,13 @@ def test_changed_options_never_share_a_file(toy: Dataset, tmp_path: Path) -> Non
     folders = {path.parent.name for path in tmp_path.rglob("*.json")}
     assert len(folders) == 2
     assert "wiener.tiny" in folders
+
+
+def test_changed_data_never_share_a_file(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    plain = execute(toy, tmp_path, model="mean")
+    changed = execute(open_dataset(toy_name, options={"noise": 12.0}), tmp_path, model="mean")
+    assert len(read_records(tmp_path)) == len(plain) + len(changed)
+    assert changed[0].data_options == {"noise": 12.0}
 
 
 def test_failed_run_leaves_a_traceback_and_the_others_go_on(toy: Dataset, tmp_path: Path, broken: Path) -> None:
@@ -135,6 +145,7 @@ def test_wrong_shape_of_a_prediction_is_named(toy: Dataset, tmp_path: Path, brok
         ({"model": "wiener", "train": {"updates": 3}}, OptionError, "does not apply"),
         ({"model": "gru", "seeds": 0}, OptionError, "at least one seed"),
         ({"model": "gru", "device": "quantum"}, OptionError, "cannot be used here"),
+        ({"model": "wiener", "device": "meta"}, OptionError, "runs on the CPU alone"),
         ({"model": "gru", "audit": "shift"}, UnknownNameError, "Did you mean 'shifted-target'"),
     ],
 )
