@@ -17,11 +17,11 @@ from torch import nn
 from realmbench.artifact import Artifact, Trained
 from realmbench.decoder import Context
 from realmbench.errors import OptionError
-from realmbench.seeds import stream, stream_seed
+from realmbench.seeds import stream_seed
 from realmbench.session import SessionData
-from realmbench.training.loop import TrainOptions, fit
+from realmbench.training.loop import TrainOptions, fit, window_sampler
 from realmbench.training.network_decoder import load_arrays_into, module_arrays
-from realmbench.training.windows import Batch, ValidationR2, WindowSampler, validation_batches
+from realmbench.training.windows import Batch, ValidationR2, validation_batches
 
 from .encoder import EncoderConfig, RealmEncoder, RealmNetwork
 from .pretraining import reconstruction_error
@@ -128,13 +128,7 @@ def _train(
         student,
         loss,
         _score(student, teacher, weights, sessions, context.device),
-        WindowSampler(
-            sessions,
-            options.window_s,
-            options.batch_size,
-            stream(context.seed, "realm-student", "windows"),
-            context.device,
-        ),
+        window_sampler(sessions, options, context.seed, "realm-student", context.device),
         options,
         stream_seed(context.seed, "realm-student", "dropout"),
         context.checkpoint(kind, full, sessions),

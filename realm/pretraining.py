@@ -14,11 +14,11 @@ from torch import nn
 
 from realmbench.artifact import Artifact, Trained
 from realmbench.decoder import Context
-from realmbench.seeds import stream, stream_seed
+from realmbench.seeds import stream_seed
 from realmbench.session import SessionData
-from realmbench.training.loop import TrainOptions, fit
+from realmbench.training.loop import TrainOptions, fit, window_sampler
 from realmbench.training.network_decoder import module_arrays
-from realmbench.training.windows import Batch, WindowSampler, validation_batches
+from realmbench.training.windows import Batch, validation_batches
 
 from .encoder import EncoderConfig, RealmEncoder
 from .mamba2 import BidirectionalMixer
@@ -120,13 +120,7 @@ def _train(
         model,
         loss,
         score,
-        WindowSampler(
-            sessions,
-            options.window_s,
-            options.batch_size,
-            stream(context.seed, "realm-teacher", "windows"),
-            context.device,
-        ),
+        window_sampler(sessions, options, context.seed, "realm-teacher", context.device),
         options,
         stream_seed(context.seed, "realm-teacher", "dropout and masks"),
         context.checkpoint("realm-teacher", full, sessions),

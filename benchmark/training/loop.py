@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from realmbench.files import write_whole
+from realmbench.seeds import stream
+from realmbench.session import SessionData
 
 from .windows import Batch, WindowSampler
 
@@ -53,6 +55,13 @@ class TrainOptions(BaseModel):
             return self.learning_rate * (update + 1) / (warm_up + 1)
         progress = (update - warm_up) / max(1.0, self.updates - warm_up)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def window_sampler(
+    sessions: Sequence[SessionData], options: TrainOptions, seed: int, stage: str, device: str
+) -> WindowSampler:
+    """Return the sampler of a training stage, drawing from the stage's own named stream."""
+    return WindowSampler(sessions, options.window_s, options.batch_size, stream(seed, stage, "windows"), device)
 
 
 def fit(

@@ -14,12 +14,12 @@ from torch import nn
 from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Stream
 from realmbench.errors import RealmbenchError
-from realmbench.seeds import stream, stream_seed
+from realmbench.seeds import stream_seed
 from realmbench.session import Session, SessionData
 
 from . import loop
 from .flops import count_flops
-from .windows import Batch, ValidationR2, WindowSampler
+from .windows import Batch, ValidationR2
 
 # Frames of the forward pass by which the operations of a decoder without a stream are counted (10 s at 50 Hz).
 FLOP_FRAMES = 500
@@ -138,14 +138,11 @@ def supervised(
     def loss(batch: Batch) -> torch.Tensor:
         return nn.functional.mse_loss(network(batch.x, batch.mask), batch.y)
 
-    sampler = WindowSampler(
-        sessions, options.window_s, options.batch_size, stream(context.seed, stage, "windows"), context.device
-    )
     return loop.fit(
         network,
         loss,
         ValidationR2(sessions, network, context.device),
-        sampler,
+        loop.window_sampler(sessions, options, context.seed, stage, context.device),
         options,
         stream_seed(context.seed, stage, "dropout"),
         context.checkpoint(stage, config, sessions),

@@ -38,7 +38,7 @@ def test_equals_transformers_with_its_weights(ngroups: int) -> None:
 def test_stream_equals_parallel_in_double_precision() -> None:
     torch.manual_seed(0)
     mixer = Mamba2Mixer(16, d_state=8, headdim=8, ngroups=2).double()
-    u = torch.randn(2, 500, 16, dtype=torch.float64)
+    u = torch.randn(2, 2000, 16, dtype=torch.float64)
     state = mixer.initial_state(2)
     outputs = []
     with torch.no_grad():

@@ -1,0 +1,102 @@
+"""Artifacts: built once, found again, never half there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from realmbench.artifact import ArtifactStore, Trained, load_arrays, save_arrays
+from realmbench.errors import RealmbenchError
+from realmbench.files import write_whole
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path, "code", {"python": "3"})
+
+
+def build(store: ArtifactStore, session_maker: Any, calls: list[int], seed: int = 0, **config: Any) -> Any:
+    def work() -> Trained:
+        calls.append(1)
+        return Trained({"w": np.full(3, float(len(calls)))}, 3, [{"update": 0.0, "score": 1.0}])
+
+    return store.get_or_build("kind", config, [session_maker()], seed, "cpu", work)
+
+
+def test_built_once_and_found_again(store: ArtifactStore, session_maker: Any) -> None:
+    calls: list[int] = []
+    first, second = build(store, session_maker, calls, a=1), build(store, session_maker, calls, a=1)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(first.arrays["w"], second.arrays["w"])
+    assert second.record == first.record
+    assert store.by_hash(first.hash).record == first.record
+    assert first.record.sessions == ("s",)
+
+
+def test_configuration_seed_and_code_are_part_of_the_address(
+    store: ArtifactStore, session_maker: Any, tmp_path: Path
+) -> None:
+    calls: list[int] = []
+    hashes = {
+        build(store, session_maker, calls, a=1).hash,
+        build(store, session_maker, calls, a=2).hash,
+        build(store, session_maker, calls, seed=1, a=1).hash,
+        build(ArtifactStore(tmp_path, "other code", {}), session_maker, calls, a=1).hash,
+    }
+    assert len(hashes) == len(calls) == 4
+
+
+def test_failed_build_leaves_nothing(store: ArtifactStore, session_maker: Any) -> None:
+    def fails() -> Trained:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        store.get_or_build("kind", {}, [session_maker()], 0, "cpu", fails)
+    assert list(store.folder.iterdir()) == []
+
+
+def test_arrays_without_a_record_are_built_again(store: ArtifactStore, session_maker: Any) -> None:
+    """A kill between the two files: the record, written last, is missing."""
+    calls: list[int] = []
+    build(store, session_maker, calls)
+    next(store.folder.glob("*.json")).unlink()
+    build(store, session_maker, calls)
+    assert len(calls) == 2
+
+
+def test_damage_says_what_to_delete(store: ArtifactStore, session_maker: Any) -> None:
+    artifact = build(store, session_maker, [])
+    next(store.folder.glob("*.safetensors")).write_bytes(b"broken")
+    with pytest.raises(RealmbenchError, match="delete it and run again"):
+        build(store, session_maker, [])
+    next(store.folder.glob("*.json")).write_text("{}")
+    with pytest.raises(RealmbenchError, match="delete it and run again"):
+        store.by_hash(artifact.hash)
+    with pytest.raises(RealmbenchError, match="is not in"):
+        store.by_hash("0000")
+
+
+def test_arrays_and_metadata_come_back(tmp_path: Path) -> None:
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b": np.arange(3)}
+    path = save_arrays(tmp_path / "x.safetensors", arrays, {"name": "µV", "list": [1, 2]})
+    loaded, metadata = load_arrays(path)
+    assert metadata == {"name": "µV", "list": [1, 2]}
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(loaded[name], array)
+
+
+def test_interrupted_write_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def dies(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, dies)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
