@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from realmbench.records import read_records
+
 
 def realmbench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -74,7 +76,8 @@ def test_show(tmp_path: Path, name: str) -> None:
     assert json.loads(done.stdout)["name"] == name
 
 
-def test_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path, toy_name: str) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
+def test_stopped_run_keeps_what_is_finished_and_goes_on(tmp_path: Path, toy_name: str, how: signal.Signals) -> None:
     command = [
         sys.executable, "-m", "realmbench", "run", "--model", "gru", "--dataset", toy_name, "--preset", "tiny",
         "--seeds", "3", "--set", "train.updates=60", "--set", "train.patience=1000",
@@ -90,13 +93,15 @@ def test_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path, toy_
     deadline = time.monotonic() + 120
     while len(list(tmp_path.rglob("*.seed*.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, stderr = process.communicate(timeout=60)
     finished = {path: path.read_bytes() for path in tmp_path.rglob("*.seed*.json")}
-    assert process.returncode == 130, stderr
-    assert "the same command goes on from there" in stderr
+    if how == signal.SIGINT:
+        assert process.returncode == 130, stderr
+        assert "the same command goes on from there" in stderr
+        assert not list(tmp_path.rglob("*.tmp*"))
     assert 2 <= len(finished) < 6
-    assert not list(tmp_path.rglob("*.tmp*"))
+    assert len(read_records(tmp_path)) == len(finished)
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
     assert len(list(tmp_path.rglob("*.seed*.json"))) == 6

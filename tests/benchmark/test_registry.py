@@ -62,3 +62,21 @@ def test_file_that_cannot_be_imported_says_why(tmp_path: Path) -> None:
     file.write_text("import a_module_that_is_not_there\n")
     with pytest.raises(RealmbenchError, match="a_module_that_is_not_there"):
         DECODERS.get(f"{file}:Mine")
+
+
+def test_entry_point_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package on the path with entry points, as pip would leave it."""
+    (tmp_path / "plug_in.py").write_text(
+        "from realmbench.baselines.mean import Mean\nclass Mine(Mean):\n    'Mine, installed.'\n"
+    )
+    information = tmp_path / "plug_in-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in\nVersion: 1.0\n")
+    points = "[realmbench.decoders]\nmine-installed = plug_in:Mine\nbroken-installed = plug_in:NotThere\n"
+    (information / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "mine-installed" in DECODERS.names()
+    assert DECODERS.get("mine-installed").__name__ == "Mine"
+    assert DECODERS.summary("mine-installed") == "Mine, installed."
+    with pytest.raises(RealmbenchError, match="'broken-installed' of plug-in cannot be loaded"):
+        DECODERS.get("broken-installed")
