@@ -15,8 +15,6 @@ import numpy as np
 from .configuration import SimulationConfig
 from .streams import named
 
-# Cosines whose sum makes the drift: quantiles of the Cauchy distribution, so that similarity falls about exponentially.
-DRIFT_COMPONENTS = 8
 GRID = 10
 FIELD_NUGGET = 0.05
 
@@ -39,16 +37,9 @@ def spatial_factor(config: SimulationConfig, length_mm: float, nugget: float) ->
     return np.linalg.cholesky(correlation).astype(np.float32)
 
 
-def drift_frequencies(config: SimulationConfig) -> np.ndarray:
-    """Return the angular frequencies (per day) of the drift's cosines."""
-    quantiles = (np.arange(DRIFT_COMPONENTS) + 0.5) / DRIFT_COMPONENTS
-    return np.tan(np.pi / 2 * quantiles) / config.tuning_tau_days
-
-
 def tuning_similarity(config: SimulationConfig, days_apart: float) -> float:
     """Expected correlation of an unmoved electrode's tuning between two days."""
-    drifting = np.cos(drift_frequencies(config) * days_apart).mean()
-    return float(config.tuning_floor + (1 - config.tuning_floor) * drifting)
+    return float(config.tuning_floor + (1 - config.tuning_floor) * np.exp(-abs(days_apart) / config.tuning_tau_days))
 
 
 def tuning(config: SimulationConfig, name: str, size: int, subject: int, day: int, length_mm: float) -> np.ndarray:
@@ -58,11 +49,16 @@ def tuning(config: SimulationConfig, name: str, size: int, subject: int, day: in
     loadings = np.empty((config.channels, size))
     for number in range(moves.max() + 1):
         generator = named(config, f"tuning {name}", subject, number)
-        draws = factor @ generator.standard_normal((1 + 2 * DRIFT_COMPONENTS, config.channels, size))
-        phase = drift_frequencies(config) * day
-        weights = np.concatenate([np.cos(phase), np.sin(phase)]) / np.sqrt(DRIFT_COMPONENTS)
-        drifting = np.tensordot(weights, draws[1:], axes=1)
-        field = np.sqrt(config.tuning_floor) * draws[0] + np.sqrt(1 - config.tuning_floor) * drifting
+        # The part that never drifts, the first day's, and one innovation per day: a later day draws what an earlier
+        # one drew and more, so every day lies on one path.
+        draws = generator.standard_normal((day + 2, config.channels, size))
+        # Ornstein-Uhlenbeck: similarity falls exponentially, hence strictly, with the days between. A sum of few
+        # cosines does not: it swings back.
+        keep = np.exp(-1 / config.tuning_tau_days)
+        drifting = draws[1]
+        for innovation in draws[2:]:
+            drifting = keep * drifting + np.sqrt(1 - keep**2) * innovation
+        field = factor @ (np.sqrt(config.tuning_floor) * draws[0] + np.sqrt(1 - config.tuning_floor) * drifting)
         loadings[moves == number] = field[moves == number]
     return loadings
 

@@ -158,14 +158,12 @@ def artefacts(config: SimulationConfig, movement: Movement, subject: int, day: i
         wave = one_pole(generator.standard_normal(samples), 1 / (2 * np.pi * ARTEFACT_HZ), rate)
         wave *= np.hanning(samples) / max(wave.std(), 1e-9)
         transient[start : start + samples] += 0.5 * wave * np.exp(generator.normal(0.5, 0.5))
+    transient_loading = config.artefact_uv * generator.normal(1, 0.2, config.channels)
+    # A stream of its own: switching the transients off must leave the cable noise as it was.
+    generator = named(config, "cable", subject, day)
     cable = band_limited(np.asarray(generator.standard_normal(count), np.float32), 5, 30, rate)
     cable *= movement.intended_speed / NOMINAL_SPEED / cable.std()
-    loadings = np.stack(
-        [
-            config.artefact_uv * generator.normal(1, 0.2, config.channels),
-            config.cable_artefact_uv * generator.normal(1, 0.3, config.channels),
-        ],
-        axis=1,
-    )
+    cable_loading = config.cable_artefact_uv * generator.normal(1, 0.3, config.channels)
+    loadings = np.stack([transient_loading, cable_loading], axis=1)
     smooth = one_pole(transient, 1 / (2 * np.pi * ARTEFACT_HZ), rate)
     return Sources(np.stack([smooth, cable]).astype(np.float32), loadings)

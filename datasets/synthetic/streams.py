@@ -12,7 +12,7 @@ from .configuration import SimulationConfig
 # What a replicate draws anew; electrodes and tuning stay.
 REPLICATED = frozenset(
     {"behaviour", "motor noise", "private", "nuisance", "background", "high gamma", "beta", "evoked", "common",
-     "artefacts", "dropout", "spikes"}
+     "artefacts", "cable", "dropout", "spikes"}
 )  # fmt: skip
 
 
