@@ -32,7 +32,7 @@ def evaluate(decoder: Decoder, prepared: Prepared) -> Evaluation:
 
     Raises
     ------
-    RealmbenchError : the decoder returned a wrong shape or values that are not finite.
+    RealmbenchError : the decoder returned a wrong shape or values that are not finite, or a target does not vary.
     """
     data = prepared.data
     truths, predictions, blocks = [], [], []
@@ -50,6 +50,8 @@ def evaluate(decoder: Decoder, prepared: Prepared) -> Evaluation:
     for block, block_truth, block_prediction in zip(prepared.test, truths, predictions):
         blocks += _block_scores(block.start_s, block_truth, block_prediction, mean)
     error, total = sums_of_squares(truth, prediction)
+    if constant := [name for name, squares in zip(data.target_names, total) if squares == 0]:
+        raise RealmbenchError(f"{data.name}: {', '.join(constant)} is constant over the test blocks; R2 has no meaning")
     r2, correlation = r2_per_axis(truth, prediction), pearson_per_axis(truth, prediction)
     axes = [
         AxisScore(name=name, unit=unit, sse=error[i], sst=total[i], r2=r2[i], pearson_r=correlation[i])

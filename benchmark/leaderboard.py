@@ -49,8 +49,9 @@ def cells(row: Row, sessions: int) -> list[str]:
 def title(comparison: Comparison) -> str:
     """Return the heading of a comparison."""
     leaky = " (leaky)" if comparison.leaky else ""
+    audit = f", audit {comparison.audit}" if comparison.audit else ""
     data = ", ".join([f"{comparison.dataset} v{comparison.dataset_version}", *comparison.data_options])
-    return f"{data}, {comparison.protocol}{leaky}, {comparison.front_end}"
+    return f"{data}, {comparison.protocol}{leaky}, {comparison.front_end}{audit}"
 
 
 def markdown(records: Sequence[RunRecord], suite: str) -> str:

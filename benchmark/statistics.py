@@ -23,6 +23,7 @@ class Comparison:
     protocol: str
     front_end: str
     leaky: bool
+    audit: str | None
     sessions: tuple[str, ...]
 
 
@@ -68,7 +69,7 @@ def compare(records: Iterable[RunRecord]) -> list[tuple[Comparison, list[Row]]]:
     """Group records into comparisons and summarise each method, best first, incomplete ones last."""
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
-        key = (record.dataset, record.dataset_identity, record.protocol, record.front_end)
+        key = (record.dataset, record.dataset_identity, record.protocol, record.front_end, record.audit or "")
         groups.setdefault(key, []).append(record)
     return [_comparison(group) for _, group in sorted(groups.items())]
 
@@ -88,6 +89,7 @@ def _comparison(records: Sequence[RunRecord]) -> tuple[Comparison, list[Row]]:
         protocol=first.protocol,
         front_end=first.front_end,
         leaky=first.leaky,
+        audit=first.audit,
         sessions=sessions,
     )
     return comparison, rows
@@ -136,6 +138,12 @@ def in_words(comparison: Comparison, rows: Sequence[Row]) -> str:
     if not complete:
         return "No method has been run on every session yet, so no means are shown."
     count = len(comparison.sessions)
+    if comparison.audit:
+        highest = max(score for row in complete for score in row.session_r2.values())
+        return (
+            f"Audit {comparison.audit}: the target has nothing to do with the LFP, so R2 should be about 0 or below. "
+            f"The highest of any session here is {highest:.3f}."
+        )
     sentences = []
     causal = [row for row in complete if row.causal]
     if causal:

@@ -10,6 +10,7 @@ import pytest
 
 from realmbench.dataset import Dataset, open_dataset
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError, UnknownNameError
+from realmbench.recording import Recording
 from realmbench.records import RunRecord, read_record, read_records
 from realmbench.runner import Events, RunRequest, SessionBank, make_plan, run
 
@@ -131,6 +132,21 @@ def test_failed_run_leaves_a_traceback_and_the_others_go_on(toy: Dataset, tmp_pa
 def test_wrong_shape_of_a_prediction_is_named(toy: Dataset, tmp_path: Path, broken: Path) -> None:
     with pytest.raises(RealmbenchError, match=r"predict returned \(\d+, 2\), expected"):
         execute(toy, tmp_path, model=f"{broken}:Looks")
+
+
+def test_target_that_does_not_vary_is_named(toy: Dataset, tmp_path: Path) -> None:
+    class Still(type(toy)):  # type: ignore[misc]
+        def load(self, session: str) -> Recording:
+            recording = super().load(session)
+            recording.behaviour[:, 1] = 2.0
+            return recording
+
+        @property
+        def identity(self) -> str:
+            return "still"
+
+    with pytest.raises(RealmbenchError, match="velocity_y is constant over the test blocks"):
+        execute(Still(), tmp_path, model="mean")
 
 
 @pytest.mark.parametrize(

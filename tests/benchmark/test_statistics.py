@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from realmbench.dataset import Dataset
-from realmbench.leaderboard import markdown
+from realmbench.leaderboard import markdown, title
 from realmbench.records import RunRecord
 from realmbench.runner import Events, RunRequest, SessionBank, make_plan, run
 from realmbench.statistics import compare, in_words
@@ -63,6 +63,14 @@ def test_different_data_front_ends_and_options_are_never_mixed(template: RunReco
     assert sorted(len(rows) for _, rows in tables) == [1, 1, 2]
     labels = {row.label for _, rows in tables for row in rows}
     assert labels == {"m (tiny)", "m (tiny, ffffff)"}
+
+
+def test_audit_is_a_table_of_its_own_and_ranks_nothing(template: RunRecord) -> None:
+    records = [record(template, "m", "s", 0, 0.5), record(template, "m", "s", 0, -0.02, audit="shifted-target")]
+    (_, [plain]), (comparison, rows) = compare(records)
+    assert (plain.r2, rows[0].r2) == (0.5, -0.02)
+    assert in_words(comparison, rows).endswith("The highest of any session here is -0.020.")
+    assert "audit shifted-target" in title(comparison)
 
 
 def test_words_name_the_best_causal_decoder_and_claim_nothing_from_few_sessions(template: RunRecord) -> None:
