@@ -102,8 +102,9 @@ def run(
 ) -> None:
     from .dataset import open_dataset
     from .options import parse_settings
+    from .plan import RunRequest, make_plan
     from .render import err, print_comparisons, progress_events
-    from .runner import RunRequest, SessionBank, make_plan
+    from .runner import SessionBank
     from .runner import run as run_plan
 
     parsed = parse_settings(settings or [])

@@ -1,78 +1,32 @@
 """Running one decoder over held-out sessions and seeds: resumes what is finished, writes one record per run.
 
-The order is fixed: everything that can be refused is refused before anything is computed; then, per fold and seed,
-pretraining once, and per held-out session adaptation, scoring and the record.
+Everything that can be refused has been refused by `plan.make_plan`. Per fold and seed, pretraining runs once; then, per
+held-out session, adaptation, scoring and the record.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .artifact import Artifact, ArtifactStore
 from .dataset import Dataset, Fold
-from .decoder import DECODERS, DEFAULT_PRESET, Context, Decoder
-from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
+from .decoder import Context
+from .errors import RealmbenchError
 from .evaluation import evaluate
 from .files import cache_dir
-from .fingerprint import fingerprint
-from .front_end import FrontEnd, front_end
+from .front_end import FrontEnd
 from .latency import measure_latency
-from .machine import check_device, device_description, git_commit, peak_memory_mb, versions
+from .machine import device_description, git_commit, peak_memory_mb, versions
 from .manifest import SessionRole
+from .plan import Plan
 from .preparation import Prepared, prepare_session
-from .protocol import PROTOCOLS, Protocol
+from .protocol import Protocol
 from .records import ArtifactUse, RunRecord, read_record, record_path, write_failure, write_record
-from .seeds import stable_hash
-
-Audit = Literal["shifted-target"]
-AUDITS: tuple[Audit, ...] = ("shifted-target",)
-
-# The harness's own sources that decide whether an old result still holds.
-HARNESS = (
-    "evaluation",
-    "metrics",
-    "preparation",
-    "manifest",
-    "protocol",
-    "protocols",
-    "session",
-    "front_end",
-    "channels",
-)
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What the user asked for.
-
-    Attributes
-    ----------
-    model : registered name or ``file.py:Class``.
-    front_end : None takes the protocol's first that the decoder accepts.
-    sessions : held-out sessions; None takes all.
-    seeds : how many; they are 0, 1, 2, ... and vary initial weights, data order, dropout and masking together.
-    options, train : values of ``--set decoder.`` and ``--set train.``.
-    audit : turn the target by half the record; such records are kept in suite ``audit``.
-    fresh : run again what is finished.
-    """
-
-    model: str
-    protocol: str = "blocked-v1"
-    front_end: str | None = None
-    preset: str = DEFAULT_PRESET
-    sessions: Sequence[str] | None = None
-    seeds: int = 1
-    device: str = "cpu"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    train: Mapping[str, Any] = field(default_factory=dict)
-    suite: str = "local"
-    audit: Audit | None = None
-    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,82 +70,6 @@ class SessionBank:
         """Forget the sessions of other folds, so that memory holds one fold."""
         wanted = set(sessions)
         self._prepared = {key: value for key, value in self._prepared.items() if key[0] in wanted}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A request with every name resolved and every refusal behind it."""
-
-    request: RunRequest
-    decoder_class: type[Decoder]
-    protocol: Protocol
-    front_end: FrontEnd
-    folds: list[Fold]
-    config: dict[str, Any]
-    code: str
-
-    @property
-    def config_hash(self) -> str:
-        return stable_hash([self.request.model, self.request.preset, self.config, self.request.audit])
-
-    @property
-    def method(self) -> str:
-        """Model and preset, with a hash where the user changed options."""
-        changed = f".{self.config_hash[:6]}" if self.changed_options else ""
-        return f"{self.model}.{self.request.preset}{changed}"
-
-    @property
-    def model(self) -> str:
-        """The model's name; the class's for ``file.py:Class``."""
-        return self.request.model.rpartition(":")[2]
-
-    @property
-    def changed_options(self) -> list[str]:
-        """Names of the options that the user changed."""
-        return [
-            *(f"decoder.{name}" for name in self.request.options),
-            *(f"train.{name}" for name in self.request.train),
-        ]
-
-    @property
-    def suite(self) -> str:
-        return "audit" if self.request.audit else self.request.suite
-
-    def decoder(self) -> Decoder:
-        """Make a fresh, unfitted decoder."""
-        return self.decoder_class(self.request.preset, self.request.options, self.request.train)
-
-
-def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
-    """Resolve a request and refuse what cannot be run, before anything is computed.
-
-    Raises
-    ------
-    UnknownNameError, OptionError, ProtocolError : each names what is wrong and what would be right.
-    """
-    protocol = PROTOCOLS.get(request.protocol)()
-    decoder_class = DECODERS.get(request.model)
-    decoder = decoder_class(request.preset, request.options, request.train)
-    chosen = _front_end(request, protocol, decoder)
-    if protocol.causal_only and not decoder.causal:
-        raise ProtocolError(f"protocol {protocol.name} takes causal decoders only; {request.model} looks ahead")
-    if request.seeds < 1:
-        raise OptionError(f"--seeds {request.seeds}: at least one seed is needed")
-    folds = _wanted_folds(protocol.folds(dataset), request.sessions, dataset)
-    if decoder.multi_session and any(not fold.pretrain for fold in folds):
-        raise ProtocolError(
-            f"{request.model} learns across sessions, but {dataset.full_name} has a fold without pretraining sessions"
-        )
-    if request.audit is not None and request.audit not in AUDITS:
-        raise unknown_name("audit", request.audit, AUDITS)
-    if check_device(request.device) != "cpu" and not decoder_class.accelerated:
-        raise OptionError(f"{request.model} runs on the CPU alone; leave --device {request.device} out")
-    for fold in folds:
-        for session in (*(fold.pretrain if decoder.multi_session else ()), *fold.held_out):
-            dataset.require(session)
-    sources = (decoder_class.__module__, *decoder_class.depends_on, *(f"realmbench.{name}" for name in HARNESS))
-    code = stable_hash([fingerprint(module) for module in sources])
-    return Plan(request, decoder_class, protocol, chosen, folds, decoder.config, code)
 
 
 def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: SessionBank) -> list[RunRecord]:
@@ -385,39 +263,3 @@ def _finished(
         events.note(f"running {path.name} of {plan.method} again: {', '.join(reasons)}")
         return None
     return record
-
-
-def _front_end(request: RunRequest, protocol: Protocol, decoder: Decoder) -> FrontEnd:
-    if request.front_end is not None:
-        chosen = front_end(request.front_end)
-        if chosen.name not in protocol.front_ends:
-            raise ProtocolError(
-                f"protocol {protocol.name} permits front ends {', '.join(protocol.front_ends)}, not {chosen.name}"
-            )
-        if chosen.kind not in decoder.inputs:
-            raise OptionError(
-                f"{request.model} accepts {' or '.join(decoder.inputs)} input; "
-                f"front end {chosen.name} gives {chosen.kind}"
-            )
-        return chosen
-    for name in protocol.front_ends:
-        if (candidate := front_end(name)).kind in decoder.inputs:
-            return candidate
-    raise ProtocolError(
-        f"{request.model} accepts {' or '.join(decoder.inputs)} input, which no front end of {protocol.name} gives"
-    )
-
-
-def _wanted_folds(folds: list[Fold], sessions: Sequence[str] | None, dataset: Dataset) -> list[Fold]:
-    """Keep only the wanted held-out sessions and the folds that have any."""
-    if sessions is None:
-        return folds
-    known = [session for fold in folds for session in fold.held_out]
-    for session in sessions:
-        if session not in known:
-            raise unknown_name(f"held-out session of {dataset.full_name}", session, known)
-    kept = (
-        fold.model_copy(update={"held_out": tuple(name for name in fold.held_out if name in sessions)})
-        for fold in folds
-    )
-    return [fold for fold in kept if fold.held_out]

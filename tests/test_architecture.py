@@ -16,7 +16,7 @@ FLOOR_1 = {
     "records", "manifest",
 }  # fmt: skip
 FLOOR_2 = {"front_end", "session", "protocol", "protocols", "artifact", "decoder", "training"}
-FLOOR_4 = {"preparation", "evaluation", "latency", "machine", "runner"}
+FLOOR_4 = {"preparation", "evaluation", "latency", "machine", "plan", "runner"}
 FLOOR_5 = {"statistics", "leaderboard"}
 FLOOR_6 = {"cli", "render", "__init__", "__main__"}
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from realmbench.dataset import Dataset
+from realmbench.plan import RunRequest, make_plan
 from realmbench.records import RunRecord
-from realmbench.runner import Events, RunRequest, SessionBank, make_plan, run
+from realmbench.runner import Events, SessionBank, run
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 

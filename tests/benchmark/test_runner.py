@@ -10,9 +10,10 @@ import pytest
 
 from realmbench.dataset import Dataset, open_dataset
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError, UnknownNameError
+from realmbench.plan import RunRequest, make_plan
 from realmbench.recording import Recording
 from realmbench.records import RunRecord, read_record, read_records
-from realmbench.runner import Events, RunRequest, SessionBank, make_plan, run
+from realmbench.runner import Events, SessionBank, run
 
 BROKEN = """
 from realmbench.baselines.mean import Mean

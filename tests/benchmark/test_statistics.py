@@ -9,8 +9,9 @@ import pytest
 
 from realmbench.dataset import Dataset
 from realmbench.leaderboard import markdown, title
+from realmbench.plan import RunRequest, make_plan
 from realmbench.records import RunRecord
-from realmbench.runner import Events, RunRequest, SessionBank, make_plan, run
+from realmbench.runner import Events, SessionBank, run
 from realmbench.statistics import compare, in_words
 
 
