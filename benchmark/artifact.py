@@ -52,11 +52,19 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a build function returns: the arrays, how many parameters they hold, and the history of the training."""
+    """What a build function returns.
+
+    Attributes
+    ----------
+    arrays, parameters : what was trained, and how many parameters it holds.
+    history : of the training's scores and losses.
+    earlier_seconds : spent before a kill from which the build resumed.
+    """
 
     arrays: Mapping[str, np.ndarray]
     parameters: int
     history: Sequence[Mapping[str, float]]
+    earlier_seconds: float = 0.0
 
 
 class ArtifactStore:
@@ -115,7 +123,7 @@ class ArtifactStore:
             seed=seed,
             parents=tuple(parent.hash for parent in parents),
             parameters=trained.parameters,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - started + trained.earlier_seconds,
             device=device,
             history=[dict(entry) for entry in trained.history],
             versions=self._versions,
@@ -135,7 +143,9 @@ class ArtifactStore:
         """
         for record_path in self.folder.glob(f"*-{key}.json"):
             return self._read(record_path.with_suffix(".safetensors"), record_path)
-        raise RealmbenchError(f"artifact {key} is not in {self.folder}; run with --fresh to train it again")
+        raise RealmbenchError(
+            f"artifact {key} is not in {self.folder}; delete the artifacts made from it and run again"
+        )
 
     def _read(self, arrays_path: Path, record_path: Path) -> Artifact:
         try:

@@ -90,7 +90,10 @@ def run(
     seeds: Annotated[int, typer.Option(help="How many seeds.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     settings: Settings = None,
-    suite: Annotated[str, typer.Option(help="Folder of results that the records belong to.")] = "local",
+    suite: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Folder of results that the records belong to; local by default."),
+    ] = None,
     audit: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="shifted-target: turn the behaviour by half the record; R2 must then be about 0 or below."),
@@ -104,12 +107,12 @@ def run(
     from .options import parse_settings
     from .plan import RunRequest, make_plan
     from .render import err, print_comparisons, progress_events
-    from .runner import SessionBank
+    from .runner import FailedRunsError, SessionBank
     from .runner import run as run_plan
 
     parsed = parse_settings(settings or [])
     opened = open_dataset(dataset, data_root, parsed["data"])
-    wanted = [name.strip() for name in sessions.split(",")] if sessions else None
+    wanted = [name.strip() for name in sessions.split(",")] if sessions is not None else None
     plans = [
         make_plan(
             RunRequest(
@@ -139,6 +142,9 @@ def run(
                 # One bank per decoder would prepare sessions again; one over all keeps a single fold in memory.
                 bank = SessionBank(opened, events.stage)
                 records += run_plan(plan, opened, results_dir, events, bank)
+            except FailedRunsError as error:
+                records += error.records
+                problems.append(str(error))
             except RealmbenchError as error:
                 problems.append(str(error))
             except KeyboardInterrupt:
@@ -147,7 +153,7 @@ def run(
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
     elif records:
-        print_comparisons(records)
+        print_comparisons(records, wanted)
         err.print(f"Records are in {results_dir / plans[0].suite}.", markup=False)
     if problems:
         raise RealmbenchError("; ".join(problems))
@@ -172,7 +178,10 @@ def list_names(
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A model, dataset (with variant) or protocol.")],
-    preset: Annotated[str, typer.Option(help="Preset whose values are shown, for models.")] = "small",
+    preset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Preset whose values are shown, for models; small by default."),
+    ] = None,
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
@@ -258,10 +267,14 @@ def _registry(kind: str) -> Any:
     return import_object(places[kind])
 
 
-def _page(name: str, preset: str, data_root: Path | None) -> dict[str, Any]:
+def _page(name: str, preset: str | None, data_root: Path | None) -> dict[str, Any]:
     """Collect what `show` prints: sections of names and values."""
+    from .decoder import DEFAULT_PRESET
+
     registries = {kind: _registry(kind) for kind in ("models", "datasets", "protocols")}
     base = name if ".py" in name else name.partition(":")[0]
+    if preset is not None and (base in registries["datasets"] or base in registries["protocols"]):
+        raise OptionError(f"--preset does not apply to {base}: datasets and protocols have none")
     if base in registries["datasets"]:
         from .dataset import open_dataset
 
@@ -293,6 +306,7 @@ def _page(name: str, preset: str, data_root: Path | None) -> dict[str, Any]:
         known = [known for registry in registries.values() for known in registry.names()]
         raise unknown_name("model, dataset or protocol", name, known)
     cls = registries["models"].get(name)
+    preset = preset or DEFAULT_PRESET
     decoder = cls(preset)
     look_ahead = "whole block" if cls.look_ahead_s == float("inf") else f"{cls.look_ahead_s:g} s"
     return {

@@ -152,6 +152,11 @@ class Decoder(ABC):
         self.train_options = build_options(self.TrainOptions, train or {}, "train", values.train)
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What tells this decoder from every other: class and configuration."""
+        return {"class": f"{type(self).__module__}.{type(self).__qualname__}", **self.config}
+
+    @property
     def config(self) -> dict[str, Any]:
         """The full configuration as JSON values."""
         return {

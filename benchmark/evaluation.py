@@ -16,6 +16,9 @@ from .records import AxisScore, BlockScore
 
 # Stretches by which scores are kept for statistics: longer than behaviour's autocorrelation.
 BLOCK_S = 10.0
+# Frames on which a run compares the stream with `predict`, and how far they may differ (targets have deviation 1).
+STREAM_CHECK_FRAMES = 300
+STREAM_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,28 @@ def evaluate(decoder: Decoder, prepared: Prepared) -> Evaluation:
         for i, (name, unit) in enumerate(zip(data.target_names, prepared.target_units))
     ]
     return Evaluation(all_scores(truth, prediction, data.normaliser.y_mean), axes, blocks)
+
+
+def check_stream(decoder: Decoder, prepared: Prepared) -> None:
+    """Step a causal decoder's stream through the start of a test block and compare it with what was scored.
+
+    A decoder that calls itself causal and scores with the future cannot do both alike.
+
+    Raises
+    ------
+    RealmbenchError : stream and prediction differ.
+    """
+    data, block = prepared.data, prepared.test[0]
+    expected = np.asarray(decoder.predict(block.x, data))[:STREAM_CHECK_FRAMES]
+    running = decoder.stream(data)
+    stepped = np.stack([running.step(frame) for frame in block.x[:STREAM_CHECK_FRAMES]])
+    difference = float(np.abs(stepped - expected).max())
+    if not difference <= STREAM_TOLERANCE:
+        raise RealmbenchError(
+            f"{type(decoder).__name__} is declared causal, but its stream differs from predict by {difference:.2g} "
+            f"standard deviations of the target (at most {STREAM_TOLERANCE:g} is allowed): predict sees the future, or "
+            "the stream is wrong"
+        )
 
 
 def _block_scores(start_s: float, truth: np.ndarray, prediction: np.ndarray, mean: np.ndarray) -> list[BlockScore]:

@@ -49,9 +49,10 @@ def cells(row: Row, sessions: int) -> list[str]:
 def title(comparison: Comparison) -> str:
     """Return the heading of a comparison."""
     leaky = " (leaky)" if comparison.leaky else ""
+    subset = f", {len(comparison.sessions)} of {comparison.held_out} sessions" if comparison.subset else ""
     audit = f", audit {comparison.audit}" if comparison.audit else ""
     data = ", ".join([f"{comparison.dataset} v{comparison.dataset_version}", *comparison.data_options])
-    return f"{data}, {comparison.protocol}{leaky}, {comparison.front_end}{audit}"
+    return f"{data}, {comparison.protocol}{leaky}, {comparison.front_end}{subset}{audit}"
 
 
 def markdown(records: Sequence[RunRecord], suite: str) -> str:

@@ -57,6 +57,8 @@ def build_options(
             if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
                 raise OptionError(f"--set {path}.{parent} holds one value and has no options below it")
             level, level_model, path = level.setdefault(parent, {}), nested, f"{path}.{parent}"
+            if not isinstance(level, dict):
+                raise OptionError(f"--set {path}={level!r} and --set {path}.{last} contradict each other")
         _field(level_model, last, path)
         level[last] = value
     try:
@@ -83,6 +85,10 @@ def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError:
         return text
+
+
+def _refuse_constant(text: str) -> float:
+    raise OptionError(f"{text} is no value for --set; give a finite number")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from .dataset import Dataset, Fold
@@ -17,9 +18,12 @@ from .seeds import stable_hash
 
 Audit = Literal["shifted-target"]
 AUDITS: tuple[Audit, ...] = ("shifted-target",)
+DEFAULT_SUITE, AUDIT_SUITE = "local", "audit"
 
 # The harness's own sources that decide whether an old result still holds.
 HARNESS = (
+    "recording",
+    "seeds",
     "evaluation",
     "metrics",
     "preparation",
@@ -43,6 +47,7 @@ class RunRequest:
     sessions : held-out sessions; None takes all.
     seeds : how many; they are 0, 1, 2, ... and vary initial weights, data order, dropout and masking together.
     options, train : values of ``--set decoder.`` and ``--set train.``.
+    suite : folder of results; None takes ``local``.
     audit : turn the target by half the record; such records are kept in suite ``audit``.
     fresh : run again what is finished.
     """
@@ -56,7 +61,7 @@ class RunRequest:
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
-    suite: str = "local"
+    suite: str | None = None
     audit: Audit | None = None
     fresh: bool = False
 
@@ -75,22 +80,23 @@ class Plan:
 
     @property
     def config_hash(self) -> str:
-        return stable_hash([self.request.model, self.request.preset, self.config, self.request.audit])
+        return stable_hash([self.model, self.request.preset, self.config, self.request.audit])
 
     @property
     def method(self) -> str:
         """Model and preset, with a hash where the user changed options."""
         changed = f".{self.config_hash[:6]}" if self.changed_options else ""
-        return f"{self.model}.{self.request.preset}{changed}"
+        return f"{self.model.replace(':', '~')}.{self.request.preset}{changed}"
 
     @property
     def model(self) -> str:
-        """The model's name; the class's for ``file.py:Class``."""
-        return self.request.model.rpartition(":")[2]
+        """The model's name; for ``file.py:Class`` the file's and the class's, as in ``file:Class``."""
+        path, colon, name = self.request.model.rpartition(":")
+        return f"{Path(path).stem}:{name}" if colon else self.request.model
 
     @property
     def changed_options(self) -> list[str]:
-        """Names of the options that the user changed."""
+        """Names of the options that differ from the preset's."""
         return [
             *(f"decoder.{name}" for name in self.request.options),
             *(f"train.{name}" for name in self.request.train),
@@ -98,7 +104,7 @@ class Plan:
 
     @property
     def suite(self) -> str:
-        return "audit" if self.request.audit else self.request.suite
+        return AUDIT_SUITE if self.request.audit else self.request.suite or DEFAULT_SUITE
 
     def decoder(self) -> Decoder:
         """Make a fresh, unfitted decoder."""
@@ -127,6 +133,8 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
         )
     if request.audit is not None and request.audit not in AUDITS:
         raise unknown_name("audit", request.audit, AUDITS)
+    if request.suite is not None and (request.audit or request.suite == AUDIT_SUITE):
+        raise OptionError(f"suite {AUDIT_SUITE} holds audits and nothing else; leave --suite {request.suite} out")
     if check_device(request.device) != "cpu" and not decoder_class.accelerated:
         raise OptionError(f"{request.model} runs on the CPU alone; leave --device {request.device} out")
     for fold in folds:
@@ -171,3 +179,14 @@ def _wanted_folds(folds: list[Fold], sessions: Sequence[str] | None, dataset: Da
         for fold in folds
     )
     return [fold for fold in kept if fold.held_out]
+
+
+def _differences(default: Mapping[str, Any], config: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted names at which two nested configurations differ."""
+    names: list[str] = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            names += _differences(default[key], value, f"{prefix}{key}.")
+        elif value != default[key]:
+            names.append(f"{prefix}{key}")
+    return names

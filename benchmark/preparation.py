@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from .channels import ChannelReport, inspect_channels
 from .dataset import Dataset
@@ -132,7 +133,7 @@ def prepare_session(
         target_names=recording.behaviour_names,
         train=tuple(segment(span) for span in manifest.of("train")),
         validation=tuple(segment(span) for span in manifest.of("validation")),
-        key=stable_hash([_data_key(dataset, session, front_end), manifest.hash, shift_target]),
+        key=stable_hash([_data_key(dataset, recording, front_end), manifest.hash, shift_target]),
     )
     return Prepared(
         data=data,
@@ -144,20 +145,20 @@ def prepare_session(
     )
 
 
-def _data_key(dataset: Dataset, session: str, front_end: FrontEnd | None) -> str:
-    # The code is part of the key: a mended loader or front end must never meet yesterday's cache.
+def _data_key(dataset: Dataset, recording: Recording, front_end: FrontEnd | None) -> str:
+    # Code and content are part of the key: a mended loader, front end or file must never meet yesterday's cache.
     code = [fingerprint(module) for module in (type(dataset).__module__, *dataset.depends_on)]
     name = None
     if front_end is not None:
         code.append(fingerprint("realmbench.front_end"))
         name = f"{front_end.name}@{front_end.version}"
-    return stable_hash([dataset.identity, session, name, code])
+    return stable_hash([dataset.identity, recording.session, recording.fingerprint(), name, code])
 
 
 def _frames(dataset: Dataset, recording: Recording, front_end: FrontEnd, on_progress: OnProgress | None) -> np.ndarray:
     """Return (N, C, F) frames as a memory map of the feature cache, computing them if they are not there."""
-    path = _cache_path(_data_key(dataset, recording.session, front_end), ".npy")
-    if not path.exists():
+    path = _cache_path(_data_key(dataset, recording, front_end), ".npy")
+    if not _loads(path):
 
         def progress(share: float) -> None:
             if on_progress is not None:
@@ -168,12 +169,27 @@ def _frames(dataset: Dataset, recording: Recording, front_end: FrontEnd, on_prog
     return np.load(path, mmap_mode="r")
 
 
+def _loads(path: Path) -> bool:
+    """True if a cached array is there and whole; a damaged one is removed, to be made again."""
+    if not path.exists():
+        return False
+    try:
+        np.load(path, mmap_mode="r")
+    except (ValueError, EOFError, OSError):
+        path.unlink()
+        return False
+    return True
+
+
 def _channel_report(dataset: Dataset, recording: Recording, manifest: SplitManifest) -> ChannelReport:
     code = fingerprint("realmbench.channels")
-    key = stable_hash([_data_key(dataset, recording.session, None), manifest.hash, "channels", code])
+    key = stable_hash([_data_key(dataset, recording, None), manifest.hash, "channels", code])
     path = _cache_path(key, ".json")
     if path.exists():
-        return ChannelReport.model_validate_json(path.read_text())
+        try:
+            return ChannelReport.model_validate_json(path.read_text())
+        except ValidationError:
+            path.unlink()  # damaged: it is made again below
     per_bin = recording.sampling_rate / manifest.clock_rate
     spans = [(int(span.start * per_bin), int(span.stop * per_bin)) for span in manifest.of("train")]
     report = inspect_channels(recording.lfp, spans, f"{dataset.full_name}, {recording.session}")

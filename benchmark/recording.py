@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -124,6 +125,16 @@ class Recording:
                 "bring both onto one clock in the loader"
             )
         return start, stop
+
+    def fingerprint(self) -> str:
+        """Hash shape, clocks, behaviour and a sample of the LFP: tells a changed file from the one before."""
+        digest = hashlib.sha256(repr((self.lfp.shape, self.sampling_rate, self.lfp_start)).encode())
+        digest.update(np.ascontiguousarray(self.behaviour).tobytes())
+        digest.update(np.ascontiguousarray(self.behaviour_times).tobytes())
+        step = max(1, self.lfp.shape[0] // 256)
+        for start in range(0, self.lfp.shape[0], step):
+            digest.update(np.ascontiguousarray(self.lfp[start : start + 4]).tobytes())
+        return digest.hexdigest()[:16]
 
     def behaviour_at(self, times: np.ndarray) -> np.ndarray:
         """Interpolate the behaviour linearly at the given times: (N,) seconds to (N, D) float32."""

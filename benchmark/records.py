@@ -92,6 +92,8 @@ class RunRecord(_Part):
     dataset_version: str
     data_options: dict[str, Any]  # what the user set by --set data.
     fold: str
+    # All of the dataset's, so that a table knows what is missing; None in the first records, which did not say.
+    held_out_sessions: list[str] | None = None
     session: str
     subject: str
     day: float | None

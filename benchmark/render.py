@@ -51,9 +51,9 @@ def progress_events(total: int, label: str) -> Iterator[Events]:
         yield Events(stage=stage, done=done, failed=failed, note=lambda text: err.print(text, markup=False))
 
 
-def print_comparisons(records: Sequence[RunRecord]) -> None:
-    """Print one table per comparison and what it says in words."""
-    for comparison, rows in compare(records):
+def print_comparisons(records: Sequence[RunRecord], sessions: Sequence[str] | None = None) -> None:
+    """Print one table per comparison, over all held-out sessions or those given, and what it says in words."""
+    for comparison, rows in compare(records, sessions):
         table = Table(title=title(comparison), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in (
             "model",

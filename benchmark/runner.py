@@ -17,7 +17,7 @@ from .artifact import Artifact, ArtifactStore
 from .dataset import Dataset, Fold
 from .decoder import Context
 from .errors import RealmbenchError
-from .evaluation import evaluate
+from .evaluation import check_stream, evaluate
 from .files import cache_dir
 from .front_end import FrontEnd
 from .latency import measure_latency
@@ -45,6 +45,14 @@ class Events:
     done: Callable[[RunRecord, bool], None] = lambda _record, _reused: None
     failed: Callable[[Path, str], None] = lambda _path, _reason: None
     note: Callable[[str], None] = lambda _text: None
+
+
+class FailedRunsError(RealmbenchError):
+    """Some runs failed; ``records`` holds those of the runs that did not."""
+
+    def __init__(self, message: str, records: list[RunRecord]) -> None:
+        super().__init__(message)
+        self.records = records
 
 
 class SessionBank:
@@ -80,7 +88,7 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
 
     Raises
     ------
-    RealmbenchError : at least one run failed; names how many and the first reason.
+    FailedRunsError : at least one run failed; names the first reason, and holds the records of the others.
     """
     records: list[RunRecord] = []
     failures: list[str] = []
@@ -101,17 +109,19 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                     session,
                     seed,
                 )
-                finished = _finished(path, plan, dataset, session, bank, events)
-                if finished is not None:
-                    records.append(finished)
-                    events.done(finished, True)
-                    continue
+                pretraining = False
                 try:
+                    finished = _finished(path, plan, dataset, session, bank, events)
+                    if finished is not None:
+                        records.append(finished)
+                        events.done(finished, True)
+                        continue
                     if plan.decoder_class.multi_session and artifact is None:
                         pretraining = True
                         artifact = _pretrain(plan, fold, context, bank)
                     pretraining = False
                     record = _run_one(plan, dataset, fold, session, seed, artifact, bank, events)
+                    write_record(record, path)
                 except Exception as error:
                     write_failure(path, traceback.format_exc())
                     reason = str(error) if isinstance(error, RealmbenchError) else f"{type(error).__name__}: {error}"
@@ -121,12 +131,11 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                     if pretraining:
                         break  # it would fail in the same way for the fold's other sessions
                     continue
-                write_record(record, path)
                 records.append(record)
                 events.done(record, False)
     if failures:
         more = f" (and {len(failures) - 1} more failures)" if len(failures) > 1 else ""
-        raise RealmbenchError(f"{plan.request.model}: {failures[0]}{more}")
+        raise FailedRunsError(f"{plan.request.model}: {failures[0]}{more}", records)
     return records
 
 
@@ -149,6 +158,8 @@ def _run_one(
     events.stage(f"scoring {session}", 0.0)
     with context.phase("predict"):
         evaluation = evaluate(decoder, prepared)
+    if decoder.causal:
+        check_stream(decoder, prepared)
     threads = torch.get_num_threads()
     device = device_description(plan.request.device)
     latency = measure_latency(decoder, prepared.data, device) if decoder.causal else None
@@ -171,6 +182,7 @@ def _run_one(
         dataset_version=dataset.info.version,
         data_options=dataset.changed_options,
         fold=fold.name,
+        held_out_sessions=[name for each in plan.protocol.folds(dataset) for name in each.held_out],
         session=session,
         subject=info.subject,
         day=info.day,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import RealmbenchError
 from .records import RunRecord
 
 HEADLINE = "r2_axis_mean"
@@ -15,7 +16,7 @@ HEADLINE = "r2_axis_mean"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What makes rows comparable: equal data, protocol and front end."""
+    """What makes rows comparable: equal data, protocol, front end and sessions; ``held_out`` counts all sessions."""
 
     dataset: str
     dataset_version: str
@@ -25,6 +26,12 @@ class Comparison:
     leaky: bool
     audit: str | None
     sessions: tuple[str, ...]
+    held_out: int
+
+    @property
+    def subset(self) -> bool:
+        """True if means are over fewer sessions than the dataset holds out."""
+        return len(self.sessions) < self.held_out
 
 
 @dataclass(frozen=True)
@@ -65,17 +72,33 @@ class Row:
         return asdict(self)
 
 
-def compare(records: Iterable[RunRecord]) -> list[tuple[Comparison, list[Row]]]:
-    """Group records into comparisons and summarise each method, best first, incomplete ones last."""
+def compare(records: Iterable[RunRecord], sessions: Sequence[str] | None = None) -> list[tuple[Comparison, list[Row]]]:
+    """Group records into comparisons and summarise each method, best first, incomplete ones last.
+
+    Parameters
+    ----------
+    sessions : the set over which means are taken; None takes all held-out sessions of the dataset.
+
+    Raises
+    ------
+    RealmbenchError : records of one session stem from different splits, or one run is there twice.
+    """
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
         key = (record.dataset, record.dataset_identity, record.protocol, record.front_end, record.audit or "")
         groups.setdefault(key, []).append(record)
-    return [_comparison(group) for _, group in sorted(groups.items())]
+    return [_comparison(group, sessions) for _, group in sorted(groups.items())]
 
 
-def _comparison(records: Sequence[RunRecord]) -> tuple[Comparison, list[Row]]:
-    sessions = tuple(sorted({record.session for record in records}))
+def _comparison(records: Sequence[RunRecord], wanted: Sequence[str] | None) -> tuple[Comparison, list[Row]]:
+    held_out = {name for record in records for name in record.held_out_sessions or [record.session]}
+    sessions = tuple(sorted(wanted or held_out))
+    splits = {(record.session, record.split_hash) for record in records}
+    if len(splits) > len({session for session, _ in splits}):
+        raise RealmbenchError(
+            f"{records[0].dataset}: records of one session were made on different splits and cannot be compared; "
+            "run the older ones again"
+        )
     methods: dict[tuple[str, str, str], list[RunRecord]] = {}
     for record in records:
         methods.setdefault((record.model, record.preset, record.config_hash), []).append(record)
@@ -91,6 +114,7 @@ def _comparison(records: Sequence[RunRecord]) -> tuple[Comparison, list[Row]]:
         leaky=first.leaky,
         audit=first.audit,
         sessions=sessions,
+        held_out=len(held_out),
     )
     return comparison, rows
 
@@ -98,7 +122,8 @@ def _comparison(records: Sequence[RunRecord]) -> tuple[Comparison, list[Row]]:
 def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
     by_session: dict[str, dict[int, RunRecord]] = {}
     for record in records:
-        by_session.setdefault(record.session, {})[record.seed] = record
+        if by_session.setdefault(record.session, {}).setdefault(record.seed, record) is not record:
+            raise RealmbenchError(f"two records of {record.model}, {record.session}, seed {record.seed}: delete one")
     # Every session counts with the same seeds, so that no session is measured better than another.
     common = set.intersection(*(set(runs) for runs in by_session.values()))
     scores = {
@@ -165,6 +190,8 @@ def in_words(comparison: Comparison, rows: Sequence[Row]) -> str:
         )
     if missing := [row.label for row in rows if row.r2 is None]:
         sentences.append(f"Not run on every session: {', '.join(missing)}; their means are left out.")
+    if comparison.subset:
+        sentences.append(f"These are {count} of the {comparison.held_out} held-out sessions.")
     if count < 6:
         sentences.append(f"With {count} session{'s' * (count > 1)} no difference can be called significant.")
     if comparison.leaky:

@@ -123,11 +123,20 @@ class _Realm(NetworkDecoder):
     def build(self, session: Session) -> nn.Module:
         return RealmNetwork(RealmEncoder(self.encoder_config(session, self.causal)), session.outputs)
 
-    def fine_tune(self, session: SessionData, context: Context, options: TrainOptions, freeze_tokenizer: bool) -> None:
+    def fine_tune(
+        self, session: SessionData, context: Context, options: TrainOptions, freeze_tokenizer: bool, start: Artifact
+    ) -> None:
         """Train the network on the held-out session; its start is a candidate, so that it never ends below it."""
         assert self.network is not None
         self.network.encoder.tokenizer.requires_grad_(not freeze_tokenizer)  # type: ignore[union-attr]
-        supervised(self.network, [session], options, context, f"fine-tuning on {session.name}", self.config)
+        supervised(
+            self.network,
+            [session],
+            options,
+            context,
+            f"fine-tuning on {session.name}",
+            {**self.identity, "start": start.hash},
+        )
 
     def _pretrained(self, artifact: Artifact | None) -> Artifact:
         if artifact is None:
@@ -158,8 +167,9 @@ class RealmPooled(_Realm):
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         with context.phase("fit"):
             self.network = self.fresh(session, context, "fit")
-            load_arrays_into(self.network, self._pretrained(artifact).arrays)
-            self.fine_tune(session, context, self.train_options.finetune, self.options.freeze_tokenizer)
+            start = self._pretrained(artifact)
+            load_arrays_into(self.network, start.arrays)
+            self.fine_tune(session, context, self.train_options.finetune, self.options.freeze_tokenizer, start)
 
 
 class RealmStudent(RealmPooled):
@@ -204,5 +214,6 @@ class RealmTeacher(_Realm):
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         with context.phase("fit"):
             self.network = self.fresh(session, context, "fit")
-            load_arrays_into(self.network.encoder, self._pretrained(artifact).arrays)  # type: ignore[arg-type]
-            self.fine_tune(session, context, self.train_options.finetune, self.options.freeze_tokenizer)
+            start = self._pretrained(artifact)
+            load_arrays_into(self.network.encoder, start.arrays)  # type: ignore[arg-type]
+            self.fine_tune(session, context, self.train_options.finetune, self.options.freeze_tokenizer, start)

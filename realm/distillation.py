@@ -124,7 +124,7 @@ def _train(
     def loss(batch: Batch) -> torch.Tensor:
         return _loss(student, teacher, weights, batch)
 
-    history = fit(
+    result = fit(
         student,
         loss,
         _score(student, teacher, weights, sessions, context.device),
@@ -135,7 +135,7 @@ def _train(
         lambda share, best: context.on_progress(f"{kind.removeprefix('realm-')}: validation score {best:.3f}", share),
     )
     arrays = module_arrays(student.network)
-    return Trained(arrays, sum(parameter.numel() for parameter in student.network.parameters()), history)
+    return Trained(arrays, sum(parameter.numel() for parameter in student.network.parameters()), *result)
 
 
 def _loss(student: Student, teacher: RealmEncoder | None, weights: DistillationOptions, batch: Batch) -> torch.Tensor:

@@ -6,6 +6,7 @@ steps (Wu et al. 2026; He et al. 2022, arXiv 2111.06377, for the idea).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,9 @@ class MaskedAutoencoder(nn.Module):
         self.rate = config.rate
         self.encoder = RealmEncoder(config)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
-        self.mixer = BidirectionalMixer(width, d_state=config.d_state, expand=1, headdim=min(config.headdim, width))
+        self.mixer = BidirectionalMixer(
+            width, d_state=config.d_state, expand=1, headdim=math.gcd(config.headdim, width)
+        )
         self.norm = nn.LayerNorm(width)
         self.perceptron = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.LayerNorm(2 * width), nn.Linear(2 * width, width)
@@ -116,7 +119,7 @@ def _train(
             errors.append(reconstruction_error(prediction, batch.x, hidden, batch.mask).item())
         return -sum(errors) / len(errors)
 
-    history = fit(
+    result = fit(
         model,
         loss,
         score,
@@ -127,4 +130,4 @@ def _train(
         lambda share, best: context.on_progress(f"teacher: masked error {-best:.3f}", share),
     )
     arrays = module_arrays(model.encoder)
-    return Trained(arrays, sum(parameter.numel() for parameter in model.encoder.parameters()), history)
+    return Trained(arrays, sum(parameter.numel() for parameter in model.encoder.parameters()), *result)

@@ -23,4 +23,4 @@ def test_decoder_of_the_guide_runs(toy: Dataset, tmp_path: Path) -> None:
     events = Events()
     records: list[RunRecord] = run(plan, toy, tmp_path / "results", events, SessionBank(toy, events.stage))
     assert np.mean([record.metrics["r2_axis_mean"] for record in records]) > 0.1
-    assert records[0].model == "LeastSquares"
+    assert records[0].model == "least_squares:LeastSquares"

@@ -107,3 +107,11 @@ def test_decoder_that_looks_ahead_refuses_to_stream(name: str, session_maker: An
     decoder, session = fitted(name, session_maker, tmp_path)
     with pytest.raises(RealmbenchError, match="not causal and cannot have a stream"):
         decoder.stream(session)
+
+
+def test_decoders_that_look_alike_keep_their_unfinished_training_apart(session_maker: Any, tmp_path: Path) -> None:
+    """gru, lstm and bigru share options, session and seed; a checkpoint of one must never be resumed by another."""
+    context = Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
+    session = session_maker()
+    paths = {context.checkpoint("fit", make(name).identity, [session]) for name in ("gru", "lstm", "bigru")}
+    assert len(paths) == 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,15 +41,30 @@ MEMORY_OPERATIONS = {
 }  # fmt: skip
 
 
+@contextmanager
+def _without_fused_layers() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Touching the flags warns about hardware that the machine does not have.
+        warnings.simplefilter("ignore", UserWarning)
+        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
+            yield
+
+
 def count_flops(call: Callable[[], Any], steps: int = 1) -> FlopCount:
     """Count the operations of one call, divided by the number of frames that it handles.
 
     Matrix products, convolutions and attention are counted (a multiply-add is two); element-wise operations are not,
-    and their names are returned.
+    and their names are returned. Fused recurrent layers are taken apart into their products for counting.
+
+    Raises
+    ------
+    RuntimeError : a fused recurrent layer could not be taken apart, so that its products would go uncounted.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _without_fused_layers():
         with FlopCounterMode(display=False) as counter:
             call()
         with _Uncounted() as uncounted:
             call()
+    if fused := [name for name in uncounted.names if "rnn" in name or "lstm" in name]:
+        raise RuntimeError(f"the products inside {', '.join(fused)} cannot be counted")
     return FlopCount(round(counter.get_total_flops() / steps), tuple(sorted(uncounted.names)))

@@ -7,13 +7,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from realmbench.errors import RealmbenchError
 from realmbench.files import write_whole
 from realmbench.seeds import stream
 from realmbench.session import SessionData
@@ -57,6 +58,19 @@ class TrainOptions(BaseModel):
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+class FitResult(NamedTuple):
+    """What training leaves besides the weights.
+
+    Attributes
+    ----------
+    history : one dict per validation: ``update``, ``score`` and mean training ``loss`` since the last one.
+    earlier_seconds : spent before a kill from which this call resumed.
+    """
+
+    history: list[dict[str, float]]
+    earlier_seconds: float
+
+
 def window_sampler(
     sessions: Sequence[SessionData], options: TrainOptions, seed: int, stage: str, device: str
 ) -> WindowSampler:
@@ -73,7 +87,7 @@ def fit(
     seed: int,
     checkpoint: Path,
     on_progress: Callable[[float, float], None],
-) -> list[dict[str, float]]:
+) -> FitResult:
     """Train a module and leave it with the weights that scored best on validation.
 
     The weights it starts with are a candidate too, so that training never ends below its start on validation.
@@ -88,9 +102,9 @@ def fit(
     checkpoint : file for the unfinished state; removed at the end.
     on_progress : called with the share of updates done and the best score so far.
 
-    Returns
-    -------
-    one dict per validation: ``update``, ``score`` and mean training ``loss`` since the last one.
+    Raises
+    ------
+    RealmbenchError : the score of the start is not a finite number.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
@@ -99,14 +113,21 @@ def fit(
         state = _resume(checkpoint, module, optimiser, sampler)
         if state is None:
             start_score = _evaluated(module, score)
+            if not math.isfinite(start_score):
+                raise RealmbenchError(
+                    f"the validation score is {start_score} before the first update: "
+                    "is a target constant over the validation blocks?"
+                )
             state = {
                 "update": 0,
                 "best_score": start_score,
                 "best_weights": copy.deepcopy(module.state_dict()),
                 "stale": 0,
                 "history": [{"update": 0.0, "score": start_score}],
+                "seconds": 0.0,
             }
-        saved_at = time.monotonic()
+        earlier, started = state["seconds"], time.monotonic()
+        saved_at = started
         losses: list[float] = []
         module.train()
         while state["update"] < options.updates and state["stale"] < options.patience:
@@ -123,13 +144,14 @@ def fit(
                 _note(state, module, _evaluated(module, score), float(np.mean(losses)))
                 losses.clear()
                 if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+                    state["seconds"] = earlier + time.monotonic() - started
                     _save(checkpoint, state, module, optimiser, sampler)
                     saved_at = time.monotonic()
             on_progress(state["update"] / options.updates, state["best_score"])
     module.load_state_dict(state["best_weights"])
     module.eval()
     checkpoint.unlink(missing_ok=True)
-    return state["history"]
+    return FitResult(state["history"], earlier)
 
 
 def _note(state: dict[str, Any], module: nn.Module, score: float, mean_loss: float) -> None:

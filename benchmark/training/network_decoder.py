@@ -54,7 +54,7 @@ class NetworkDecoder(Decoder):
         """Fit a fresh network to the session's training part."""
         with context.phase("fit"):
             self.network = self.fresh(session, context, "fit")
-            supervised(self.network, [session], self.train_options, context, "fit", self.config)
+            supervised(self.network, [session], self.train_options, context, "fit", self.identity)
 
     def fresh(self, session: Session, context: Context, stage: str) -> nn.Module:
         """Build a network with weights drawn from the named stream of the stage."""
@@ -126,7 +126,7 @@ def supervised(
     context: Context,
     stage: str,
     config: Mapping[str, Any],
-) -> list[dict[str, float]]:
+) -> None:
     """Train a network on the mean squared error of the normalised target, stopping by validation R2.
 
     Parameters
@@ -138,7 +138,7 @@ def supervised(
     def loss(batch: Batch) -> torch.Tensor:
         return nn.functional.mse_loss(network(batch.x, batch.mask), batch.y)
 
-    return loop.fit(
+    result = loop.fit(
         network,
         loss,
         ValidationR2(sessions, network, context.device),
@@ -148,6 +148,12 @@ def supervised(
         context.checkpoint(stage, config, sessions),
         lambda share, best: context.on_progress(f"{stage}: validation R2 {best:.3f}", share),
     )
+    context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
+    best = max(result.history, key=lambda entry: entry["score"])
+    if options.updates and best["update"] == 0:
+        context.warnings.append(
+            f"{stage}: no update improved the validation score; the weights are those it began with"
+        )
 
 
 def module_arrays(module: nn.Module) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from realmbench.errors import ProtocolError
+from realmbench.errors import OptionError, ProtocolError
 from realmbench.metrics import r2_axis_mean
 from realmbench.session import Segment, SessionData
 
@@ -57,6 +57,8 @@ class WindowSampler:
             raise ProtocolError("there is no training segment to draw windows from")
         shortest = min(len(segment) for segment, _ in self._segments)
         self.window = min(round(window_s * sessions[0].rate), shortest)
+        if self.window < 2:
+            raise OptionError(f"training windows of {window_s:g} s hold fewer than two frames; lengthen window_s")
         starts = np.array([len(segment) - self.window + 1 for segment, _ in self._segments])
         self._ends = np.cumsum(starts)
 

@@ -41,6 +41,17 @@ def test_malformed_settings_are_refused(setting: str, message: str) -> None:
         parse_settings([setting])
 
 
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
+def test_values_that_are_no_numbers_are_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="give a finite number"):
+        parse_settings([f"train.rate={text}"])
+
+
+def test_stage_and_part_of_it_contradict() -> None:
+    with pytest.raises(OptionError, match="contradict"):
+        build_options(Outer, {"stage": 3, "stage.updates": 4}, "train")
+
+
 def test_same_setting_twice_is_refused() -> None:
     with pytest.raises(OptionError, match="given twice"):
         parse_settings(["decoder.a=3", "decoder.a=4"])

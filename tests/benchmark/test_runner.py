@@ -10,12 +10,14 @@ import pytest
 
 from realmbench.dataset import Dataset, open_dataset
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError, UnknownNameError
+from realmbench.files import cache_dir
 from realmbench.plan import RunRequest, make_plan
 from realmbench.recording import Recording
 from realmbench.records import RunRecord, read_record, read_records
-from realmbench.runner import Events, SessionBank, run
+from realmbench.runner import Events, FailedRunsError, SessionBank, run
 
 BROKEN = """
+import numpy as np
 from realmbench.baselines.mean import Mean
 
 class Broken(Mean):
@@ -29,6 +31,11 @@ class Looks(Mean):
     "Predicts the wrong shape."
     def predict(self, x, session):
         return super().predict(x, session)[:-1]
+
+class Liar(Mean):
+    "Declares itself causal and predicts from the future."
+    def predict(self, x, session):
+        return np.roll(x[:, :2, 0], -25, axis=0)
 
 class Bands(Mean):
     "Takes bands alone."
@@ -107,6 +114,8 @@ def test_changed_options_never_share_a_file(toy: Dataset, tmp_path: Path) -> Non
     folders = {path.parent.name for path in tmp_path.rglob("*.json")}
     assert len(folders) == 2
     assert "wiener.tiny" in folders
+    execute(toy, tmp_path, model="wiener", options={"history_s": 0.42})
+    assert {path.parent.name for path in tmp_path.rglob("*.json")} == folders  # the default, spelt out
 
 
 def test_changed_data_never_share_a_file(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
@@ -120,12 +129,16 @@ def test_failed_run_leaves_a_traceback_and_the_others_go_on(toy: Dataset, tmp_pa
     results = tmp_path / "results"
     with pytest.raises(RealmbenchError, match=r"a2, seed 0: ValueError: broken on purpose"):
         execute(toy, results, model=f"{broken}:Broken")
+    with pytest.raises(FailedRunsError) as caught:
+        execute(toy, results, model=f"{broken}:Broken")
+    assert [record.session for record in caught.value.records] == ["b2"]
     failure = next(results.rglob("a2.seed0.failed.json"))
     assert any("broken on purpose" in line for line in json.loads(failure.read_text())["traceback"])
     assert [record.session for record in read_records(results)] == ["b2"]
-    broken.write_text(BROKEN.replace('raise ValueError("broken on purpose")', "pass"))
-    # Another name for the mended file: one process imports a file once.
-    mended = broken.rename(broken.with_name("mended.py"))
+    # The mended file lies in another folder, because one process imports a file once.
+    mended = tmp_path / "mended" / broken.name
+    mended.parent.mkdir()
+    mended.write_text(BROKEN.replace('raise ValueError("broken on purpose")', "pass"))
     assert len(execute(toy, results, model=f"{mended}:Broken")) == 2
     assert not failure.exists()
 
@@ -150,6 +163,11 @@ def test_target_that_does_not_vary_is_named(toy: Dataset, tmp_path: Path) -> Non
         execute(Still(), tmp_path, model="mean")
 
 
+def test_causal_in_name_only_is_caught(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+    with pytest.raises(RealmbenchError, match="declared causal, but its stream differs from predict"):
+        execute(toy, tmp_path, model=f"{broken}:Liar")
+
+
 @pytest.mark.parametrize(
     ("request_", "error", "message"),
     [
@@ -163,6 +181,8 @@ def test_target_that_does_not_vary_is_named(toy: Dataset, tmp_path: Path) -> Non
         ({"model": "gru", "seeds": 0}, OptionError, "at least one seed"),
         ({"model": "gru", "device": "quantum"}, OptionError, "cannot be used here"),
         ({"model": "wiener", "device": "meta"}, OptionError, "runs on the CPU alone"),
+        ({"model": "gru", "suite": "audit"}, OptionError, "holds audits and nothing else"),
+        ({"model": "gru", "suite": "x", "audit": "shifted-target"}, OptionError, "leave --suite x out"),
         ({"model": "gru", "audit": "shift"}, UnknownNameError, "Did you mean 'shifted-target'"),
     ],
 )
@@ -201,3 +221,12 @@ def test_same_seed_gives_the_same_numbers(toy: Dataset, tmp_path: Path) -> None:
     assert runs[0].metrics == runs[1].metrics
     other = execute(toy, tmp_path / "c", model="gru", sessions=["a2"], train={"updates": 20}, seeds=2)
     assert other[1].metrics != runs[0].metrics
+
+
+def test_damaged_cache_is_made_again(toy_name: str, tmp_path: Path) -> None:
+    dataset = open_dataset(toy_name, options={"noise": 13.0})
+    first = execute(dataset, tmp_path / "a", model="wiener", sessions=["a2"])
+    newest = sorted((cache_dir() / "features").iterdir(), key=lambda path: path.stat().st_mtime_ns)[-2:]
+    for path in newest:
+        path.write_bytes(b"broken")
+    assert execute(dataset, tmp_path / "b", model="wiener", sessions=["a2"])[0].metrics == first[0].metrics

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from realmbench.dataset import Dataset
+from realmbench.errors import RealmbenchError
 from realmbench.leaderboard import markdown, title
 from realmbench.plan import RunRequest, make_plan
 from realmbench.records import RunRecord
@@ -24,7 +25,10 @@ def template(toy: Dataset, tmp_path: Path) -> RunRecord:
 
 def record(template: RunRecord, model: str, session: str, seed: int, r2: float, **update: object) -> RunRecord:
     metrics = {**template.metrics, "r2_axis_mean": r2}
-    return template.model_copy(update={"model": model, "session": session, "seed": seed, "metrics": metrics, **update})
+    held_out = {"held_out_sessions": ["s", "t"]}
+    return template.model_copy(
+        update={"model": model, "session": session, "seed": seed, "metrics": metrics, **held_out, **update}
+    )
 
 
 def test_means_and_spreads_by_hand(template: RunRecord) -> None:
@@ -68,6 +72,7 @@ def test_different_data_front_ends_and_options_are_never_mixed(template: RunReco
 
 def test_audit_is_a_table_of_its_own_and_ranks_nothing(template: RunRecord) -> None:
     records = [record(template, "m", "s", 0, 0.5), record(template, "m", "s", 0, -0.02, audit="shifted-target")]
+    records = [entry.model_copy(update={"held_out_sessions": ["s"]}) for entry in records]
     (_, [plain]), (comparison, rows) = compare(records)
     assert (plain.r2, rows[0].r2) == (0.5, -0.02)
     assert in_words(comparison, rows).endswith("The highest of any session here is -0.020.")
@@ -84,3 +89,21 @@ def test_words_name_the_best_causal_decoder_and_claim_nothing_from_few_sessions(
     assert "+0.100 from b (tiny), the next, and ahead in 1 of 2 sessions" in words
     assert "future (tiny) sees the future (R2 0.900)" in words
     assert "With 2 sessions no difference can be called significant" in words
+
+
+def test_session_that_nobody_ran_shows_as_missing(template: RunRecord) -> None:
+    [(comparison, [row])] = compare([record(template, "m", "s", 0, 0.9)])
+    assert comparison.sessions == ("s", "t")
+    assert row.r2 is None
+    assert in_words(comparison, [row]).startswith("No method has been run on every session")
+    [(comparison, [row])] = compare([record(template, "m", "s", 0, 0.9)], ["s"])
+    assert row.r2 == 0.9
+    assert "These are 1 of the 2 held-out sessions." in in_words(comparison, [row])
+    assert "1 of 2 sessions" in title(comparison)
+
+
+def test_records_that_cannot_be_compared_are_refused(template: RunRecord) -> None:
+    with pytest.raises(RealmbenchError, match="different splits"):
+        compare([record(template, "a", "s", 0, 0.1), record(template, "b", "s", 0, 0.2, split_hash="other")])
+    with pytest.raises(RealmbenchError, match="two records of a, s, seed 0"):
+        compare([record(template, "a", "s", 0, 0.1), record(template, "a", "s", 0, 0.2)])

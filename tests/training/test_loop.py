@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import realmbench.training.loop as loop_module
+from realmbench.errors import OptionError, RealmbenchError
 from realmbench.seeds import stream
 from realmbench.training.loop import TrainOptions, fit
 from realmbench.training.windows import Batch, ValidationR2, WindowSampler
@@ -40,7 +41,7 @@ def train(
     torch.manual_seed(0)
     network = network or Linear()
     shares: list[float] = []
-    history = fit(
+    result = fit(
         network,
         loss or (lambda batch: nn.functional.mse_loss(network(batch.x, batch.mask), batch.y)),
         ValidationR2([session], network, "cpu"),
@@ -50,7 +51,7 @@ def train(
         checkpoint,
         lambda share, _best: shares.append(share),
     )
-    return network, history, shares
+    return network, result.history, shares
 
 
 def test_learns_what_a_linear_model_can(session_maker: Any, tmp_path: Path) -> None:
@@ -117,6 +118,56 @@ def test_resumes_with_the_same_numbers(session_maker: Any, tmp_path: Path, monke
     assert resumed_history == whole_history
     for name, value in resumed.state_dict().items():
         torch.testing.assert_close(value, whole.state_dict()[name], rtol=0, atol=0)
+
+
+def test_seconds_before_a_kill_are_counted(session_maker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "CHECKPOINT_EVERY_S", 0.0)
+    checkpoint = tmp_path / "c.pt"
+    network = Linear()
+
+    def dies(batch: Batch) -> torch.Tensor:
+        if checkpoint.exists():
+            raise KeyboardInterrupt
+        return nn.functional.mse_loss(network(batch.x, batch.mask), batch.y)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(session_maker, checkpoint, loss=dies, network=network)
+    spent = torch.load(checkpoint, weights_only=True)["seconds"]
+    assert spent > 0
+    session = session_maker()
+    result = fit(
+        network,
+        lambda batch: nn.functional.mse_loss(network(batch.x, batch.mask), batch.y),
+        ValidationR2([session], network, "cpu"),
+        WindowSampler([session], 2.0, 16, stream(0, "windows"), "cpu"),
+        OPTIONS,
+        0,
+        checkpoint,
+        lambda _share, _best: None,
+    )
+    assert result.earlier_seconds == spent
+
+
+def test_score_that_is_no_number_is_refused_at_the_start(session_maker: Any, tmp_path: Path) -> None:
+    session = session_maker()
+    session.validation[0].y[:, 1] = 3.0
+    network = Linear()
+    with pytest.raises(RealmbenchError, match="constant over the validation blocks"):
+        fit(
+            network,
+            lambda batch: network(batch.x, batch.mask).sum(),
+            ValidationR2([session], network, "cpu"),
+            WindowSampler([session], 2.0, 16, stream(0, "windows"), "cpu"),
+            OPTIONS,
+            0,
+            tmp_path / "c.pt",
+            lambda _share, _best: None,
+        )
+
+
+def test_window_of_no_length_is_refused(session_maker: Any) -> None:
+    with pytest.raises(OptionError, match="fewer than two frames"):
+        WindowSampler([session_maker()], 0.001, 2, stream(0, "w"), "cpu")
 
 
 def test_windows_stay_inside_training_segments(session_maker: Any) -> None:
