@@ -97,10 +97,7 @@ class Plan:
     @property
     def changed_options(self) -> list[str]:
         """Names of the options that differ from the preset's."""
-        return [
-            *(f"decoder.{name}" for name in self.request.options),
-            *(f"train.{name}" for name in self.request.train),
-        ]
+        return _differences(self.decoder_class(self.request.preset).config, self.config)
 
     @property
     def suite(self) -> str:
