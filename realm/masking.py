@@ -13,7 +13,7 @@ class MaskingOptions(BaseModel):
     ----------
     share : of the tokens that is masked.
     shortest_s, longest_s : length of a masked block.
-    channel_dropout : probability that a channel is silenced in a window.
+    channel_dropout : probability that a channel is silenced in a window; the only channel never is.
     gain : each channel is scaled by a factor from ``1 - gain`` to ``1 + gain``.
     noise : standard deviation of added white noise, in units of the normalised input.
     """
