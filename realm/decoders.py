@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Preset
 from realmbench.errors import OptionError, RealmbenchError
 from realmbench.session import Session, SessionData
+from realmbench.training import loop
 from realmbench.training.loop import TrainOptions
 from realmbench.training.network_decoder import NetworkDecoder, load_arrays_into, supervised
 
@@ -93,7 +95,7 @@ def _presets(*stages: str) -> dict[str, Preset]:
 
 
 class _Realm(NetworkDecoder):
-    """What REALM's decoders share: one kind of network, and fine-tuning that may freeze the tokenizer."""
+    """What REALM's decoders share: one kind of network."""
 
     depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training", "realmbench.realm")
     causal: ClassVar[bool] = True
@@ -123,26 +125,6 @@ class _Realm(NetworkDecoder):
     def build(self, session: Session) -> nn.Module:
         return RealmNetwork(RealmEncoder(self.encoder_config(session, self.causal)), session.outputs)
 
-    def fine_tune(
-        self, session: SessionData, context: Context, options: TrainOptions, freeze_tokenizer: bool, start: Artifact
-    ) -> None:
-        """Train the network on the held-out session; its start is a candidate, so that it never ends below it."""
-        assert self.network is not None
-        self.network.encoder.tokenizer.requires_grad_(not freeze_tokenizer)  # type: ignore[union-attr]
-        supervised(
-            self.network,
-            [session],
-            options,
-            context,
-            f"fine-tuning on {session.name}",
-            {**self.identity, "start": start.hash},
-        )
-
-    def _pretrained(self, artifact: Artifact | None) -> Artifact:
-        if artifact is None:
-            raise RealmbenchError(f"{type(self).__name__} needs the artifact of its pretraining to adapt")
-        return artifact
-
 
 class RealmScratch(_Realm):
     """Control: the student's network trained on the held-out session alone."""
@@ -151,10 +133,43 @@ class RealmScratch(_Realm):
     presets: ClassVar[Mapping[str, Preset]] = _presets()
 
 
-class RealmPooled(_Realm):
-    """Control that matters: the student's network, sessions, labels and updates, and no teacher."""
+class _Pretrained(_Realm):
+    """What the decoders share that begin from pretraining: the held-out session fine-tunes what it left."""
 
     multi_session: ClassVar[bool] = True
+    options: PooledOptions
+
+    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
+        """Fine-tune; the pretrained start is a candidate, so that on validation the result is never below it."""
+        if artifact is None:
+            raise RealmbenchError(f"{type(self).__name__} needs the artifact of its pretraining to adapt")
+        with context.phase("fit"):
+            network = self.network = self.fresh(session, context, "fit")
+            assert isinstance(network, RealmNetwork)
+            load_arrays_into(self.pretrained_part(network), artifact.arrays)
+            network.encoder.tokenizer.requires_grad_(not self.options.freeze_tokenizer)
+            supervised(
+                network,
+                [session],
+                self.finetune_options,
+                context,
+                f"fine-tuning on {session.name}",
+                {**self.identity, "start": artifact.hash},
+            )
+
+    def pretrained_part(self, network: RealmNetwork) -> nn.Module:
+        """Return the part of the network that pretraining has trained."""
+        return network
+
+    @property
+    @abstractmethod
+    def finetune_options(self) -> loop.TrainOptions:
+        """Training options of the held-out session."""
+
+
+class RealmPooled(_Pretrained):
+    """Control that matters: the student's network, sessions, labels and updates, and no teacher."""
+
     Options: ClassVar[type[BaseModel]] = PooledOptions
     TrainOptions: ClassVar[type[BaseModel]] = PooledTrainOptions
     presets: ClassVar[Mapping[str, Preset]] = _presets("student", "finetune")
@@ -164,12 +179,9 @@ class RealmPooled(_Realm):
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         return train_pooled(self.encoder_config(sessions[0], True), self.train_options.student, sessions, context)
 
-    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
-        with context.phase("fit"):
-            self.network = self.fresh(session, context, "fit")
-            start = self._pretrained(artifact)
-            load_arrays_into(self.network, start.arrays)
-            self.fine_tune(session, context, self.train_options.finetune, self.options.freeze_tokenizer, start)
+    @property
+    def finetune_options(self) -> loop.TrainOptions:
+        return self.train_options.finetune
 
 
 class RealmStudent(RealmPooled):
@@ -195,12 +207,11 @@ class RealmStudent(RealmPooled):
         )
 
 
-class RealmTeacher(_Realm):
+class RealmTeacher(_Pretrained):
     """The bidirectional teacher itself, fine-tuned with a fresh head: sees the whole block, an upper reference."""
 
     causal: ClassVar[bool] = False
     look_ahead_s: ClassVar[float] = float("inf")
-    multi_session: ClassVar[bool] = True
     Options: ClassVar[type[BaseModel]] = TeacherOptions
     TrainOptions: ClassVar[type[BaseModel]] = TeacherTrainOptions
     presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "finetune")
@@ -211,9 +222,9 @@ class RealmTeacher(_Realm):
         config = self.encoder_config(sessions[0], False)
         return pretrain_teacher(config, self.options.masking, self.train_options.teacher, sessions, context)
 
-    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
-        with context.phase("fit"):
-            self.network = self.fresh(session, context, "fit")
-            start = self._pretrained(artifact)
-            load_arrays_into(self.network.encoder, start.arrays)  # type: ignore[arg-type]
-            self.fine_tune(session, context, self.train_options.finetune, self.options.freeze_tokenizer, start)
+    @property
+    def finetune_options(self) -> loop.TrainOptions:
+        return self.train_options.finetune
+
+    def pretrained_part(self, network: RealmNetwork) -> nn.Module:
+        return network.encoder
