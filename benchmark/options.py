@@ -66,6 +66,8 @@ def build_options(
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if not name:  # a rule about several options together
+            raise OptionError(f"--set {prefix}.: {first['msg'].removeprefix('Value error, ')}") from error
         raise OptionError(f"--set {prefix}.{name}={first['input']!r} is not valid: {first['msg']}") from error
 
 

@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Preset
-from realmbench.errors import OptionError, RealmbenchError
+from realmbench.errors import RealmbenchError
 from realmbench.session import Session, SessionData
 from realmbench.training import loop
 from realmbench.training.loop import TrainOptions
@@ -34,6 +34,12 @@ class ScratchOptions(BaseModel):
     headdim: int = Field(32, ge=1)
     d_state: int = Field(32, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> ScratchOptions:
+        if (self.d_model * self.expand) % self.headdim:
+            raise ValueError(f"headdim={self.headdim} must divide d_model * expand = {self.d_model * self.expand}")
+        return self
 
 
 class PooledOptions(ScratchOptions):
@@ -104,11 +110,6 @@ class _Realm(NetworkDecoder):
     def encoder_config(self, session: Session, causal: bool) -> EncoderConfig:
         """Describe the encoder for sessions of this shape."""
         options = self.options
-        if (options.d_model * options.expand) % options.headdim:
-            raise OptionError(
-                f"--set decoder.headdim={options.headdim} must divide d_model * expand = "
-                f"{options.d_model * options.expand}"
-            )
         return EncoderConfig(
             channels=session.channels,
             features=session.features,
