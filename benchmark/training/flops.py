@@ -65,6 +65,6 @@ def count_flops(call: Callable[[], Any], steps: int = 1) -> FlopCount:
             call()
         with _Uncounted() as uncounted:
             call()
-    if fused := [name for name in uncounted.names if "rnn" in name or "lstm" in name]:
+    if fused := [name for name in uncounted.names if "rnn" in name or "thnn_fused" in name]:
         raise RuntimeError(f"the products inside {', '.join(fused)} cannot be counted")
     return FlopCount(round(counter.get_total_flops() / steps), tuple(sorted(uncounted.names)))
