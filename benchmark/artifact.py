@@ -111,7 +111,7 @@ class ArtifactStore:
         arrays_path = self.folder / f"{kind}-{key}.safetensors"
         record_path = arrays_path.with_suffix(".json")
         if record_path.exists() and arrays_path.exists():
-            return self._read(arrays_path, record_path)
+            return Artifact(load_arrays(arrays_path)[0], _read_record(record_path))
         started = time.perf_counter()
         trained = build()
         record = ArtifactRecord(
@@ -134,25 +134,25 @@ class ArtifactStore:
         write_text_whole(record_path, record.model_dump_json(indent=1))
         return Artifact(trained.arrays, record)
 
-    def by_hash(self, key: str) -> Artifact:
-        """Return a stored artifact by its hash.
+    def record_of(self, key: str) -> ArtifactRecord:
+        """Return the record of a stored artifact by its hash, without reading its arrays.
 
         Raises
         ------
-        RealmbenchError : it is not in the store any more.
+        RealmbenchError : it is not in the store any more, or damaged.
         """
-        for record_path in self.folder.glob(f"*-{key}.json"):
-            return self._read(record_path.with_suffix(".safetensors"), record_path)
+        for path in self.folder.glob(f"*-{key}.json"):
+            return _read_record(path)
         raise RealmbenchError(
             f"artifact {key} is not in {self.folder}; delete the artifacts made from it and run again"
         )
 
-    def _read(self, arrays_path: Path, record_path: Path) -> Artifact:
-        try:
-            record = ArtifactRecord.model_validate_json(record_path.read_text())
-        except ValidationError as error:
-            raise RealmbenchError(f"{record_path} is damaged; delete it and run again") from error
-        return Artifact(load_arrays(arrays_path)[0], record)
+
+def _read_record(path: Path) -> ArtifactRecord:
+    try:
+        return ArtifactRecord.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise RealmbenchError(f"{path} is damaged; delete it and run again") from error
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None) -> Path:

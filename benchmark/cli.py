@@ -139,7 +139,7 @@ def run(
         total = seeds * sum(len(fold.held_out) for fold in plan.folds)
         with progress_events(total, plan.request.model) as events:
             try:
-                # One bank per decoder would prepare sessions again; one over all keeps a single fold in memory.
+                # A bank per decoder keeps one fold in memory; frames come from the cache on disk.
                 bank = SessionBank(opened, events.stage)
                 records += run_plan(plan, opened, results_dir, events, bank)
             except FailedRunsError as error:
@@ -206,10 +206,11 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Write leaderboard.md from the run records of a suite. Example: `realmbench leaderboard --suite core-v1`."""
+    from .plan import AUDIT_SUITE
     from .records import read_records, suites
     from .statistics import compare
 
-    known = [name for name in suites(results_dir) if name != "audit"]
+    known = [name for name in suites(results_dir) if name != AUDIT_SUITE]
     if not known:
         raise RealmbenchError(f"{results_dir} holds no run records; make some with `realmbench run`")
     if suite is None and len(known) > 1:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from .errors import unknown_name
-from .options import build_options
+from .options import NoOptions, build_options
 from .recording import Recording
 from .registry import Registry
 from .seeds import stable_hash
@@ -52,12 +52,6 @@ class Fold(BaseModel):
     name: str
     pretrain: tuple[str, ...]
     held_out: tuple[str, ...]
-
-
-class NoOptions(BaseModel):
-    """For datasets that take no ``data.`` options."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Dataset(ABC):

@@ -20,17 +20,11 @@ from pydantic import BaseModel, ConfigDict
 
 from .artifact import Artifact, ArtifactStore, load_arrays, save_arrays
 from .errors import RealmbenchError, unknown_name
-from .options import build_options
+from .options import NoOptions, build_options
 from .registry import Registry
 from .session import Session, SessionData
 
 DEFAULT_PRESET = "small"
-
-
-class NoOptions(BaseModel):
-    """For decoders that take no options of a kind."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Preset(BaseModel):

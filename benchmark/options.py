@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from .errors import OptionError, unknown_name
@@ -14,6 +14,12 @@ from .errors import OptionError, unknown_name
 PREFIXES = ("decoder", "data", "train")
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class NoOptions(BaseModel):
+    """For datasets and decoders that take no options of a kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:

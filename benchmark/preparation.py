@@ -85,8 +85,10 @@ def prepare_session(
     recording = dataset.load(session)
     manifest = protocol.split(recording, role, dataset.identity)
     assert_no_leak(manifest, front_end, recording.sampling_rate)
-    report = _channel_report(dataset, recording, manifest)
-    frames = _frames(dataset, recording, front_end, on_progress)
+    content = recording.fingerprint()
+    report = _channel_report(dataset, recording, manifest, _data_key(dataset, session, content, None))
+    frames_key = _data_key(dataset, session, content, front_end)
+    frames = _frames(recording, front_end, frames_key, on_progress)
     behaviour = _behaviour_on_frames(recording, front_end, manifest, len(frames), shift_target)
 
     stride = front_end.rate // manifest.clock_rate
@@ -133,7 +135,7 @@ def prepare_session(
         target_names=recording.behaviour_names,
         train=tuple(segment(span) for span in manifest.of("train")),
         validation=tuple(segment(span) for span in manifest.of("validation")),
-        key=stable_hash([_data_key(dataset, recording, front_end), manifest.hash, shift_target]),
+        key=stable_hash([frames_key, manifest.hash, shift_target]),
     )
     return Prepared(
         data=data,
@@ -145,46 +147,37 @@ def prepare_session(
     )
 
 
-def _data_key(dataset: Dataset, recording: Recording, front_end: FrontEnd | None) -> str:
+def _data_key(dataset: Dataset, session: str, content: str, front_end: FrontEnd | None) -> str:
     # Code and content are part of the key: a mended loader, front end or file must never meet yesterday's cache.
     code = [fingerprint(module) for module in (type(dataset).__module__, *dataset.depends_on)]
     name = None
     if front_end is not None:
         code.append(fingerprint("realmbench.front_end"))
         name = f"{front_end.name}@{front_end.version}"
-    return stable_hash([dataset.identity, recording.session, recording.fingerprint(), name, code])
+    return stable_hash([dataset.identity, session, content, name, code])
 
 
-def _frames(dataset: Dataset, recording: Recording, front_end: FrontEnd, on_progress: OnProgress | None) -> np.ndarray:
-    """Return (N, C, F) frames as a memory map of the feature cache, computing them if they are not there."""
-    path = _cache_path(_data_key(dataset, recording, front_end), ".npy")
-    if not _loads(path):
+def _frames(recording: Recording, front_end: FrontEnd, key: str, on_progress: OnProgress | None) -> np.ndarray:
+    """Return (N, C, F) frames as a memory map of the feature cache, computing them if they are not there whole."""
+    path = _cache_path(key, ".npy")
+    if path.exists():
+        try:
+            return np.load(path, mmap_mode="r")
+        except (ValueError, EOFError, OSError):
+            path.unlink()  # damaged: made again below
 
-        def progress(share: float) -> None:
-            if on_progress is not None:
-                on_progress(f"{front_end.name} of {recording.session}", share)
+    def progress(share: float) -> None:
+        if on_progress is not None:
+            on_progress(f"{front_end.name} of {recording.session}", share)
 
-        frames = front_end.apply(recording.lfp, recording.sampling_rate, progress)
-        write_whole(path, lambda temporary: np.save(temporary, frames))
+    frames = front_end.apply(recording.lfp, recording.sampling_rate, progress)
+    write_whole(path, lambda temporary: np.save(temporary, frames))
     return np.load(path, mmap_mode="r")
 
 
-def _loads(path: Path) -> bool:
-    """True if a cached array is there and whole; a damaged one is removed, to be made again."""
-    if not path.exists():
-        return False
-    try:
-        np.load(path, mmap_mode="r")
-    except (ValueError, EOFError, OSError):
-        path.unlink()
-        return False
-    return True
-
-
-def _channel_report(dataset: Dataset, recording: Recording, manifest: SplitManifest) -> ChannelReport:
+def _channel_report(dataset: Dataset, recording: Recording, manifest: SplitManifest, data_key: str) -> ChannelReport:
     code = fingerprint("realmbench.channels")
-    key = stable_hash([_data_key(dataset, recording, None), manifest.hash, "channels", code])
-    path = _cache_path(key, ".json")
+    path = _cache_path(stable_hash([data_key, manifest.hash, "channels", code]), ".json")
     if path.exists():
         try:
             return ChannelReport.model_validate_json(path.read_text())

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .artifact import Artifact, ArtifactStore
+from .artifact import Artifact, ArtifactRecord, ArtifactStore
 from .dataset import Dataset, Fold
 from .decoder import Context
 from .errors import RealmbenchError
@@ -96,7 +96,6 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
         bank.keep_only([*fold.pretrain, *fold.held_out])
         for seed in range(plan.request.seeds):
             artifact: Artifact | None = None
-            pretraining = False
             context = _context(plan, seed, events)
             for session in fold.held_out:
                 path = record_path(
@@ -164,7 +163,7 @@ def _run_one(
     device = device_description(plan.request.device)
     latency = measure_latency(decoder, prepared.data, device) if decoder.causal else None
     parameters, flops = decoder.parameters(), decoder.flops(prepared.data)
-    uses = _artifact_chain(artifact, context.artifacts)
+    uses = _artifact_chain(artifact.record, context.artifacts) if artifact is not None else []
     info = dataset.session(session)
     events.stage(f"scored {session}", 1.0)
     return RunRecord(
@@ -231,12 +230,9 @@ def _prepared(plan: Plan, session: str, role: SessionRole, bank: SessionBank) ->
     return bank.get(session, plan.protocol, plan.front_end, role, plan.request.audit == "shifted-target")
 
 
-def _artifact_chain(artifact: Artifact | None, store: ArtifactStore) -> list[ArtifactUse]:
+def _artifact_chain(record: ArtifactRecord, store: ArtifactStore) -> list[ArtifactUse]:
     """List an artifact and, before it, everything that it was made from."""
-    if artifact is None:
-        return []
-    record = artifact.record
-    chain = [use for parent in record.parents for use in _artifact_chain(store.by_hash(parent), store)]
+    chain = [use for parent in record.parents for use in _artifact_chain(store.record_of(parent), store)]
     return [
         *chain,
         ArtifactUse(kind=record.kind, hash=record.hash, parameters=record.parameters, seconds=record.seconds),

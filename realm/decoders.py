@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -13,7 +12,6 @@ from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Preset
 from realmbench.errors import RealmbenchError
 from realmbench.session import Session, SessionData
-from realmbench.training import loop
 from realmbench.training.loop import TrainOptions
 from realmbench.training.network_decoder import NetworkDecoder, load_arrays_into, supervised
 
@@ -60,22 +58,24 @@ class StudentOptions(TeacherOptions):
     distillation: DistillationOptions = DistillationOptions()
 
 
-class PooledTrainOptions(BaseModel):
-    """Training of the stages: on the pretraining sessions (``student``), on the held-out session (``finetune``)."""
+class FinetuneTrainOptions(BaseModel):
+    """Training on the held-out session (``finetune``), which every pretrained decoder has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    finetune: TrainOptions = TrainOptions()
+
+
+class PooledTrainOptions(FinetuneTrainOptions):
+    """Training on the pretraining sessions (``student``), then on the held-out session."""
 
     student: TrainOptions = TrainOptions()
-    finetune: TrainOptions = TrainOptions()
 
 
-class TeacherTrainOptions(BaseModel):
-    """Training of the stages: masked autoencoding (``teacher``), on the held-out session (``finetune``)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class TeacherTrainOptions(FinetuneTrainOptions):
+    """Masked autoencoding (``teacher``), then training on the held-out session."""
 
     teacher: TrainOptions = TrainOptions()
-    finetune: TrainOptions = TrainOptions()
 
 
 class StudentTrainOptions(PooledTrainOptions):
@@ -139,6 +139,7 @@ class _Pretrained(_Realm):
 
     multi_session: ClassVar[bool] = True
     options: PooledOptions
+    train_options: FinetuneTrainOptions  # type: ignore[assignment]
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Fine-tune; the pretrained start is a candidate, so that on validation the result is never below it."""
@@ -152,7 +153,7 @@ class _Pretrained(_Realm):
             supervised(
                 network,
                 [session],
-                self.finetune_options,
+                self.train_options.finetune,
                 context,
                 f"fine-tuning on {session.name}",
                 {**self.identity, "start": artifact.hash},
@@ -162,11 +163,6 @@ class _Pretrained(_Realm):
         """Return the part of the network that pretraining has trained."""
         return network
 
-    @property
-    @abstractmethod
-    def finetune_options(self) -> loop.TrainOptions:
-        """Training options of the held-out session."""
-
 
 class RealmPooled(_Pretrained):
     """Control that matters: the student's network, sessions, labels and updates, and no teacher."""
@@ -175,14 +171,10 @@ class RealmPooled(_Pretrained):
     TrainOptions: ClassVar[type[BaseModel]] = PooledTrainOptions
     presets: ClassVar[Mapping[str, Preset]] = _presets("student", "finetune")
     options: PooledOptions
-    train_options: PooledTrainOptions  # type: ignore[assignment]
+    train_options: PooledTrainOptions
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         return train_pooled(self.encoder_config(sessions[0], True), self.train_options.student, sessions, context)
-
-    @property
-    def finetune_options(self) -> loop.TrainOptions:
-        return self.train_options.finetune
 
 
 class RealmStudent(RealmPooled):
@@ -217,15 +209,11 @@ class RealmTeacher(_Pretrained):
     TrainOptions: ClassVar[type[BaseModel]] = TeacherTrainOptions
     presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "finetune")
     options: TeacherOptions
-    train_options: TeacherTrainOptions  # type: ignore[assignment]
+    train_options: TeacherTrainOptions
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         config = self.encoder_config(sessions[0], False)
         return pretrain_teacher(config, self.options.masking, self.train_options.teacher, sessions, context)
-
-    @property
-    def finetune_options(self) -> loop.TrainOptions:
-        return self.train_options.finetune
 
     def pretrained_part(self, network: RealmNetwork) -> nn.Module:
         return network.encoder

@@ -13,6 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from realmbench.decoder import FlopCount
 
+# Operations that make or copy memory and compute nothing.
+MEMORY_OPERATIONS = {
+    "_to_copy", "_unsafe_view", "cat", "clone", "constant_pad_nd", "copy_", "detach", "empty", "empty_like", "fill_",
+    "flip", "full", "index", "lift_fresh", "new_empty", "new_zeros", "ones", "ones_like", "repeat", "roll",
+    "scalar_tensor", "split", "split_with_sizes", "stack", "tril", "zeros", "zeros_like", "zero_", "arange",
+    "resize_", "set_",
+}  # fmt: skip
+
 
 class _Uncounted(TorchDispatchMode):
     """Collects the names of operations that compute numbers and have no registered formula."""
@@ -22,23 +30,10 @@ class _Uncounted(TorchDispatchMode):
         self.names: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket not in flop_registry and not func.is_view and not _moves_only(func):
-            self.names.add(str(func.overloadpacket).removeprefix("aten."))
+        name = str(func.overloadpacket).removeprefix("aten.")
+        if func.overloadpacket not in flop_registry and not func.is_view and name not in MEMORY_OPERATIONS:
+            self.names.add(name)
         return func(*args, **(kwargs or {}))
-
-
-def _moves_only(func: Any) -> bool:
-    """True for operations that make or copy memory and compute nothing."""
-    name = str(func.overloadpacket).removeprefix("aten.")
-    return name in MEMORY_OPERATIONS
-
-
-MEMORY_OPERATIONS = {
-    "_to_copy", "_unsafe_view", "cat", "clone", "constant_pad_nd", "copy_", "detach", "empty", "empty_like", "fill_",
-    "flip", "full", "index", "lift_fresh", "new_empty", "new_zeros", "ones", "ones_like", "repeat", "roll",
-    "scalar_tensor", "split", "split_with_sizes", "stack", "tril", "zeros", "zeros_like", "zero_", "arange",
-    "resize_", "set_",
-}  # fmt: skip
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,14 +23,6 @@ from .windows import Batch, ValidationR2
 
 # Frames of the forward pass by which the operations of a decoder without a stream are counted (10 s at 50 Hz).
 FLOP_FRAMES = 500
-
-
-class StreamingNetwork(Protocol):
-    """What a causal network offers besides ``forward``."""
-
-    def initial_state(self, batch: int) -> Any: ...
-
-    def step(self, frame: torch.Tensor, mask: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]: ...
 
 
 class NetworkDecoder(Decoder):

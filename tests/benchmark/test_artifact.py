@@ -32,7 +32,7 @@ def test_built_once_and_found_again(store: ArtifactStore, session_maker: Any) ->
     assert len(calls) == 1
     np.testing.assert_array_equal(first.arrays["w"], second.arrays["w"])
     assert second.record == first.record
-    assert store.by_hash(first.hash).record == first.record
+    assert store.record_of(first.hash) == first.record
     assert first.record.sessions == ("s",)
 
 
@@ -74,9 +74,9 @@ def test_damage_says_what_to_delete(store: ArtifactStore, session_maker: Any) ->
         build(store, session_maker, [])
     next(store.folder.glob("*.json")).write_text("{}")
     with pytest.raises(RealmbenchError, match="delete it and run again"):
-        store.by_hash(artifact.hash)
+        store.record_of(artifact.hash)
     with pytest.raises(RealmbenchError, match="is not in"):
-        store.by_hash("0000")
+        store.record_of("0000")
 
 
 def test_arrays_and_metadata_come_back(tmp_path: Path) -> None:
