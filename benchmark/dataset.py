@@ -116,6 +116,13 @@ class Dataset(ABC):
         """Fetch, or copy from a folder, what ``load`` needs; return where it lies, None if nothing is needed."""
         return None
 
+    def ceiling(self, session: str, look_ahead_s: float) -> float | None:
+        """Return the highest R2 (axis mean) that any decoder with this look-ahead can reach in expectation.
+
+        None where it is not known exactly, as for every real recording.
+        """
+        return None
+
     def session(self, name: str) -> SessionInfo:
         """Look a session up by name.
 

@@ -203,7 +203,7 @@ def _run_one(
         axes=evaluation.axes,
         blocks=evaluation.blocks,
         training_mean=prepared.data.normaliser.y_mean.tolist(),
-        ceiling=None,
+        ceiling=dataset.ceiling(session, decoder.look_ahead_s),
         parameters_deployed=parameters.deployed,
         parameters_trained=parameters.trained,
         artifacts=uses,

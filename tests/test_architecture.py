@@ -13,9 +13,9 @@ FOLDERS["realm"] = "realmbench.realm"
 
 FLOOR_1 = {
     "errors", "seeds", "files", "fingerprint", "options", "registry", "recording", "dataset", "metrics", "channels",
-    "records", "manifest",
+    "records", "manifest", "uncertainty",
 }  # fmt: skip
-FLOOR_2 = {"front_end", "session", "protocol", "protocols", "artifact", "decoder", "training"}
+FLOOR_2 = {"linear_gaussian", "front_end", "session", "protocol", "protocols", "artifact", "decoder", "training"}
 FLOOR_4 = {"preparation", "evaluation", "latency", "machine", "plan", "runner"}
 FLOOR_5 = {"statistics", "leaderboard"}
 FLOOR_6 = {"cli", "render", "__init__", "__main__"}
