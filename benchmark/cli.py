@@ -159,6 +159,59 @@ def run(
         raise RealmbenchError("; ".join(problems))
 
 
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A model's name, or a label of the tables such as 'gru (small)'.")],
+    others: Annotated[list[str], typer.Argument(help="What it is compared with; Holm's correction is over all.")],
+    suite: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Suite whose records are compared; needed where results hold more than one."),
+    ] = None,
+    dataset: Annotated[Optional[str], typer.Option(help="Only this dataset.")] = None,  # noqa: UP045
+    results_dir: ResultsDir = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Say what can and what cannot be claimed of the difference between methods.
+
+    Example: `realmbench compare realm-student realm-pooled gru --suite core-v1`
+    """
+    from .differences import differences
+
+    records = _records_of(results_dir, suite)[1]
+    if dataset is not None:
+        known = {record.dataset for record in records}
+        if dataset not in known:
+            raise unknown_name("dataset among the records", dataset, known)
+        records = [record for record in records if record.dataset == dataset]
+    found = differences(records, first, others)
+    if as_json:
+        content = [
+            {"comparison": vars(comparison), "differences": [each.as_dict() for each in group]}
+            for comparison, group in found
+        ]
+        print(json.dumps(content, indent=1))
+        return
+    from .render import print_differences
+
+    print_differences(found)
+
+
+def _records_of(results_dir: Path, suite: str | None) -> tuple[str, list[RunRecord]]:
+    """Return the suite meant and its records."""
+    from .plan import AUDIT_SUITE
+    from .records import read_records, suites
+
+    known = [name for name in suites(results_dir) if name != AUDIT_SUITE]
+    if not known:
+        raise RealmbenchError(f"{results_dir} holds no run records; make some with `realmbench run`")
+    if suite is None and len(known) > 1:
+        raise OptionError(f"{results_dir} holds the suites {', '.join(known)}; name one with --suite")
+    chosen = suite or known[0]
+    if chosen not in known:
+        raise unknown_name("suite", chosen, known)
+    return chosen, read_records(results_dir, chosen)
+
+
 @app.command("list")
 def list_names(
     kind: Annotated[str, typer.Argument(help="models, datasets or protocols.")],
@@ -206,23 +259,13 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Write leaderboard.md from the run records of a suite. Example: `realmbench leaderboard --suite core-v1`."""
-    from .plan import AUDIT_SUITE
-    from .records import read_records, suites
-    from .statistics import compare
+    from .statistics import compare as compare_methods
 
-    known = [name for name in suites(results_dir) if name != AUDIT_SUITE]
-    if not known:
-        raise RealmbenchError(f"{results_dir} holds no run records; make some with `realmbench run`")
-    if suite is None and len(known) > 1:
-        raise OptionError(f"{results_dir} holds the suites {', '.join(known)}; name one with --suite")
-    chosen = suite or known[0]
-    if chosen not in known:
-        raise unknown_name("suite", chosen, known)
-    records = read_records(results_dir, chosen)
+    chosen, records = _records_of(results_dir, suite)
     if as_json:
         comparisons = [
             {"comparison": vars(comparison), "rows": [row.as_dict() for row in rows]}
-            for comparison, rows in compare(records)
+            for comparison, rows in compare_methods(records)
         ]
         print(json.dumps(comparisons, indent=1))
         return

@@ -13,6 +13,8 @@ COLUMNS = (
     "model",
     "causal",
     "R2",
+    "95 % interval",
+    "of ceiling",
     "SD sessions",
     "SD seeds",
     "sessions",
@@ -32,18 +34,25 @@ def cells(row: Row, sessions: int) -> list[str]:
     return [
         row.label,
         "yes" if row.causal else "no",
-        _number(row.r2, ".3f"),
-        _number(row.session_spread, ".3f"),
-        _number(row.seed_spread, ".3f"),
+        number(row.r2, ".3f"),
+        interval_text(row),
+        number(row.fraction_of_ceiling, ".0%") + (" LEAK" if row.leaks else ""),
+        number(row.session_spread, ".3f"),
+        number(row.seed_spread, ".3f"),
         f"{row.sessions}/{sessions}",
         str(row.seeds),
         f"{row.parameters:,}",
         f"{row.training_seconds:.1f}",
         f"{row.training_seconds_with_artifacts:.1f}",
         f"{row.flops_per_step:,}",
-        _number(row.latency_p50_us, ".0f"),
-        _number(row.latency_p95_us, ".0f"),
+        number(row.latency_p50_us, ".0f"),
+        number(row.latency_p95_us, ".0f"),
     ]
+
+
+def interval_text(row: Row) -> str:
+    """Return the interval of a row's mean, or a dash."""
+    return MISSING if row.interval is None else f"{row.interval.low:.3f} to {row.interval.high:.3f}"
 
 
 def title(comparison: Comparison) -> str:
@@ -61,10 +70,11 @@ def markdown(records: Sequence[RunRecord], suite: str) -> str:
         f"# Leaderboard: suite {suite}",
         "",
         "Made by `realmbench leaderboard` from the run records; do not edit. R2 is the mean over axes on the",
-        "concatenated test blocks of a session, averaged over seeds and then over held-out sessions. SD sessions is",
-        "the spread between sessions, SD seeds between seeds. `train s` is the time on the held-out session,",
-        "`with teacher s` adds all pretraining. A row that lacks a session shows no mean. Machine, versions and",
-        "configuration of every run are in its record.",
+        "concatenated test blocks of a session, averaged over seeds and then over held-out sessions; its 95 % interval",
+        "is about other sessions of these subjects (and, with several seeds, other trainings). `of ceiling` is R2 as a",
+        "share of the exact optimum, where the data have one. SD sessions is the spread between sessions, SD seeds",
+        "between seeds. `train s` is the time on the held-out session, `with teacher s` adds all pretraining. A row",
+        "that lacks a session shows no mean. Machine, versions and configuration of every run are in its record.",
         "",
     ]
     for comparison, rows in compare(records):
@@ -95,5 +105,6 @@ def _devices(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:
     )
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """Format a number; a dash where there is none."""
     return MISSING if value is None else format(value, form)

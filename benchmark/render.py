@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .leaderboard import MISSING, title
+from .differences import Difference
+from .differences import in_words as difference_in_words
+from .leaderboard import MISSING, interval_text, number, title
 from .records import RunRecord
 from .runner import Events
-from .statistics import Row, compare, in_words
+from .statistics import Comparison, Row, compare, in_words
 
 # Results go to standard output; progress and notes to standard error, so that --json stays clean in a pipe.
 out = Console(width=None if sys.stdout.isatty() else 120)
@@ -55,40 +57,35 @@ def print_comparisons(records: Sequence[RunRecord], sessions: Sequence[str] | No
     """Print one table per comparison, over all held-out sessions or those given, and what it says in words."""
     for comparison, rows in compare(records, sessions):
         table = Table(title=title(comparison), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for column in (
-            "model",
-            "causal",
-            "R2 ± SD over sessions",
-            "SD seeds",
-            "runs",
-            "params",
-            "train s",
-            "+ teacher s",
-        ):
-            table.add_column(column, justify="left" if column == "model" else "right")
-        table.add_column("FLOPs /step", justify="right")
-        table.add_column("step µs p50 / p95", justify="right")
-        for row in rows:
-            table.add_row(*_compact(row, len(comparison.sessions)))
+        columns = _columns(comparison, rows)
+        for name in columns:
+            table.add_column(name, justify="left" if name == "model" else "right")
+        for cells in zip(*columns.values()):
+            table.add_row(*cells)
         out.print(table)
         out.print(in_words(comparison, rows) + "\n", soft_wrap=True, highlight=False, markup=False)
 
 
-def _compact(row: Row, sessions: int) -> list[str]:
-    spread = "" if row.session_spread is None else f" ± {row.session_spread:.3f}"
-    latency = f"{row.latency_p50_us:,.0f} / {row.latency_p95_us:,.0f}" if row.latency_p50_us is not None else MISSING
-    return [
-        row.label,
-        "yes" if row.causal else "no",
-        MISSING if row.r2 is None else f"{row.r2:.3f}{spread}",
-        MISSING if row.seed_spread is None else f"{row.seed_spread:.3f}",
-        f"{row.sessions}/{sessions} x {row.seeds}",
-        _short(row.parameters),
-        f"{row.training_seconds:.1f}",
-        f"{row.training_seconds_with_artifacts:.1f}",
-        _short(row.flops_per_step),
-        latency,
-    ]
+def _columns(comparison: Comparison, rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return the columns of a table on the screen: name to one text per row; those that say nothing are left out."""
+    columns = {
+        "model": [row.label for row in rows],
+        "causal": ["yes" if row.causal else "no" for row in rows],
+        "R2": [number(row.r2, ".3f") for row in rows],
+        "95 % interval": [interval_text(row) for row in rows],
+        "of ceiling": [number(row.fraction_of_ceiling, ".0%") + " LEAK" * row.leaks for row in rows],
+        "SD sessions": [number(row.session_spread, ".3f") for row in rows],
+        "SD seeds": [number(row.seed_spread, ".3f") for row in rows],
+        "runs": [f"{row.sessions}/{len(comparison.sessions)} x {row.seeds}" for row in rows],
+        "params": [_short(row.parameters) for row in rows],
+        "train s": [f"{row.training_seconds:.1f}" for row in rows],
+        "+ teacher s": [f"{row.training_seconds_with_artifacts:.1f}" for row in rows],
+        "FLOPs /step": [_short(row.flops_per_step) for row in rows],
+        "step µs p50 / p95": [
+            f"{number(row.latency_p50_us, ',.0f')} / {number(row.latency_p95_us, ',.0f')}" for row in rows
+        ],
+    }
+    return {name: texts for name, texts in columns.items() if set(texts) != {MISSING}}
 
 
 def _short(count: int) -> str:
@@ -97,6 +94,21 @@ def _short(count: int) -> str:
         if count >= limit:
             return f"{count / limit:.1f}{unit}"
     return str(count)
+
+
+def print_differences(found: Sequence[tuple[Comparison, Sequence[Difference]]]) -> None:
+    """Print paired differences: one table of sessions per comparison, and in words what may be claimed."""
+    for comparison, differences in found:
+        table = Table(title=title(comparison), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.add_column("session")
+        for difference in differences:
+            table.add_column(f"{difference.first} - {difference.second}", justify="right")
+        for session in comparison.sessions:
+            cells = [number(difference.sessions.get(session), "+.3f") for difference in differences]
+            table.add_row(session, *cells)
+        out.print(table)
+        for difference in differences:
+            out.print(difference_in_words(difference) + "\n", soft_wrap=True, highlight=False, markup=False)
 
 
 def print_listing(heading: str, entries: Sequence[tuple[str, str]]) -> None:

@@ -17,7 +17,7 @@ from .artifact import Artifact, ArtifactRecord, ArtifactStore
 from .dataset import Dataset, Fold
 from .decoder import Context
 from .errors import RealmbenchError
-from .evaluation import check_stream, evaluate
+from .evaluation import Evaluation, check_stream, evaluate
 from .files import cache_dir
 from .front_end import FrontEnd
 from .latency import measure_latency
@@ -27,6 +27,7 @@ from .plan import Plan
 from .preparation import Prepared, prepare_session
 from .protocol import Protocol
 from .records import ArtifactUse, RunRecord, read_record, record_path, write_failure, write_record
+from .uncertainty import LEAK_ERRORS, block_sums, errors_above_ceiling
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def _run_one(
     device = device_description(plan.request.device)
     latency = measure_latency(decoder, prepared.data, device) if decoder.causal else None
     parameters, flops = decoder.parameters(), decoder.flops(prepared.data)
+    ceiling = dataset.ceiling(session, decoder.look_ahead_s)
     uses = _artifact_chain(artifact.record, context.artifacts) if artifact is not None else []
     info = dataset.session(session)
     events.stage(f"scored {session}", 1.0)
@@ -203,7 +205,7 @@ def _run_one(
         axes=evaluation.axes,
         blocks=evaluation.blocks,
         training_mean=prepared.data.normaliser.y_mean.tolist(),
-        ceiling=dataset.ceiling(session, decoder.look_ahead_s),
+        ceiling=ceiling,
         parameters_deployed=parameters.deployed,
         parameters_trained=parameters.trained,
         artifacts=uses,
@@ -217,8 +219,23 @@ def _run_one(
         versions=versions(),
         git_commit=git_commit(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        warnings=[*([sentence] if (sentence := prepared.channels.sentence()) else []), *context.warnings],
+        warnings=[
+            *([sentence] if (sentence := prepared.channels.sentence()) else []),
+            *context.warnings,
+            *_leak_warning(evaluation, ceiling),
+        ],
     )
+
+
+def _leak_warning(evaluation: Evaluation, ceiling: float | None) -> list[str]:
+    if ceiling is None:
+        return []
+    above = errors_above_ceiling([block_sums([evaluation.blocks])], [ceiling])
+    if not above > LEAK_ERRORS:
+        return []
+    return [
+        f"LEAK: R2 is {above:.1f} standard errors above {ceiling:.3f}, the highest that the declared look-ahead permits"
+    ]
 
 
 def _pretrain(plan: Plan, fold: Fold, context: Context, bank: SessionBank) -> Artifact:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,15 @@ import numpy as np
 
 from .errors import RealmbenchError
 from .records import RunRecord
+from .uncertainty import (
+    LEAK_ERRORS,
+    SIGNIFICANCE_SESSIONS,
+    BlockSums,
+    Interval,
+    block_sums,
+    errors_above_ceiling,
+    interval,
+)
 
 HEADLINE = "r2_axis_mean"
 
@@ -42,9 +51,12 @@ class Row:
     ----------
     label : model and preset, with the start of the configuration's hash where the user changed options.
     r2 : mean over sessions of the mean over seeds; None unless every session is there.
+    interval : 95 % interval of that mean; None below four sessions or where one is missing.
     session_spread : standard deviation over sessions of the seed means; None below two sessions.
     seed_spread : standard deviation over seeds, averaged over sessions; None below two seeds.
     sessions, seeds : how many sessions are there, and how many seeds each of them has.
+    ceiling : mean over sessions of the exact ceiling for this decoder's look-ahead, where every session has one.
+    errors_above_ceiling : standard errors by which the mean exceeds it; above three it is a leak.
     parameters : needed to predict.
     training_seconds, training_seconds_with_artifacts : mean per session; pretraining is counted whole in the latter.
     """
@@ -56,10 +68,13 @@ class Row:
     causal: bool
     r2: float | None
     session_r2: dict[str, float]
+    interval: Interval | None
     session_spread: float | None
     seed_spread: float | None
     sessions: int
     seeds: int
+    ceiling: float | None
+    errors_above_ceiling: float | None
     parameters: int
     training_seconds: float
     training_seconds_with_artifacts: float
@@ -67,9 +82,19 @@ class Row:
     latency_p50_us: float | None
     latency_p95_us: float | None
 
+    @property
+    def fraction_of_ceiling(self) -> float | None:
+        """R2 as a share of the highest that is possible."""
+        return None if self.ceiling is None or self.r2 is None else self.r2 / self.ceiling
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the score is above what is possible by more than chance allows."""
+        return self.errors_above_ceiling is not None and self.errors_above_ceiling > LEAK_ERRORS
+
     def as_dict(self) -> dict[str, Any]:
         """Return the row as JSON values."""
-        return asdict(self)
+        return {**asdict(self), "fraction_of_ceiling": self.fraction_of_ceiling, "leaks": self.leaks}
 
 
 def compare(records: Iterable[RunRecord], sessions: Sequence[str] | None = None) -> list[tuple[Comparison, list[Row]]]:
@@ -99,10 +124,7 @@ def _comparison(records: Sequence[RunRecord], wanted: Sequence[str] | None) -> t
             f"{records[0].dataset}: records of one session were made on different splits and cannot be compared; "
             "run the older ones again"
         )
-    methods: dict[tuple[str, str, str], list[RunRecord]] = {}
-    for record in records:
-        methods.setdefault((record.model, record.preset, record.config_hash), []).append(record)
-    rows = [_row(method, sessions) for method in methods.values()]
+    rows = [_row(method, sessions) for method in methods(records).values()]
     rows.sort(key=lambda row: (row.r2 is None, -(row.r2 or 0.0), row.model))
     first = records[0]
     comparison = Comparison(
@@ -119,35 +141,46 @@ def _comparison(records: Sequence[RunRecord], wanted: Sequence[str] | None) -> t
     return comparison, rows
 
 
-def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
-    by_session: dict[str, dict[int, RunRecord]] = {}
+def methods(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:
+    """Group records by method: model, preset and hash of the configuration."""
+    found: dict[tuple[str, str, str], list[RunRecord]] = {}
     for record in records:
-        if by_session.setdefault(record.session, {}).setdefault(record.seed, record) is not record:
-            raise RealmbenchError(f"two records of {record.model}, {record.session}, seed {record.seed}: delete one")
-    # Every session counts with the same seeds, so that no session is measured better than another.
-    common = set.intersection(*(set(runs) for runs in by_session.values()))
-    scores = {
-        session: [runs[seed].metrics[HEADLINE] for seed in sorted(common)]
-        for session, runs in sorted(by_session.items())
-        if common
-    }
+        found.setdefault((record.model, record.preset, record.config_hash), []).append(record)
+    return found
+
+
+def label(record: RunRecord) -> str:
+    """Name a method as tables do: model and preset, with the configuration's hash where the user changed options."""
+    changed = f", {record.config_hash[:6]}" if record.changed_options else ""
+    return f"{record.model} ({record.preset}{changed})"
+
+
+def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
+    by_session = runs_by_session(records)
+    common = sorted(next(iter(by_session.values()), {}))
+    scores = {session: [run.metrics[HEADLINE] for run in runs.values()] for session, runs in by_session.items()}
     means = {session: float(np.mean(values)) for session, values in scores.items()}
     complete = set(means) == set(sessions)
+    ceilings = [ceiling for runs in by_session.values() if (ceiling := next(iter(runs.values())).ceiling) is not None]
+    known = complete and len(ceilings) == len(sessions)
+    sums = sums_of(by_session)
     latencies = [record.latency for record in records if record.latency is not None]
     first = records[0]
-    changed = f", {first.config_hash[:6]}" if first.changed_options else ""
     return Row(
-        label=f"{first.model} ({first.preset}{changed})",
+        label=label(first),
         model=first.model,
         preset=first.preset,
         config_hash=first.config_hash,
         causal=first.causal,
         r2=float(np.mean(list(means.values()))) if complete else None,
         session_r2=means,
+        interval=interval(sums) if complete else None,
         session_spread=float(np.std(list(means.values()), ddof=1)) if len(means) > 1 else None,
         seed_spread=float(np.mean([np.std(values, ddof=1) for values in scores.values()])) if len(common) > 1 else None,
         sessions=len(means),
         seeds=len(common),
+        ceiling=float(np.mean(ceilings)) if known else None,
+        errors_above_ceiling=errors_above_ceiling(sums, ceilings) if known else None,
         parameters=first.parameters_deployed,
         training_seconds=float(np.mean([record.training_seconds for record in records])),
         training_seconds_with_artifacts=float(np.mean([record.training_seconds_with_artifacts for record in records])),
@@ -155,6 +188,29 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
         latency_p50_us=float(np.median([latency.p50 for latency in latencies])) if latencies else None,
         latency_p95_us=float(np.median([latency.p95 for latency in latencies])) if latencies else None,
     )
+
+
+def runs_by_session(records: Iterable[RunRecord]) -> dict[str, dict[int, RunRecord]]:
+    """Return one method's records by session and seed, sorted, with the seeds that every session has.
+
+    Every session counts with the same seeds, so that no session is measured better than another; without a common seed
+    nothing is left.
+
+    Raises
+    ------
+    RealmbenchError : one run is there twice.
+    """
+    found: dict[str, dict[int, RunRecord]] = {}
+    for record in records:
+        if found.setdefault(record.session, {}).setdefault(record.seed, record) is not record:
+            raise RealmbenchError(f"two records of {record.model}, {record.session}, seed {record.seed}: delete one")
+    common = sorted(set.intersection(*(set(runs) for runs in found.values()))) if found else []
+    return {session: {seed: found[session][seed] for seed in common} for session in sorted(found) if common}
+
+
+def sums_of(runs: Mapping[str, Mapping[int, RunRecord]]) -> list[BlockSums]:
+    """Return the block sums of what `runs_by_session` found, one per session."""
+    return [block_sums([run.blocks for run in of_session.values()]) for of_session in runs.values()]
 
 
 def in_words(comparison: Comparison, rows: Sequence[Row]) -> str:
@@ -192,7 +248,13 @@ def in_words(comparison: Comparison, rows: Sequence[Row]) -> str:
         sentences.append(f"Not run on every session: {', '.join(missing)}; their means are left out.")
     if comparison.subset:
         sentences.append(f"These are {count} of the {comparison.held_out} held-out sessions.")
-    if count < 6:
+    for row in complete:
+        if row.leaks:
+            sentences.append(
+                f"LEAK: {row.label} scores {row.errors_above_ceiling:.1f} standard errors above the highest R2 that "
+                f"its look-ahead permits ({row.ceiling:.3f}); it sees what it must not see."
+            )
+    if count < SIGNIFICANCE_SESSIONS:
         sentences.append(f"With {count} session{'s' * (count > 1)} no difference can be called significant.")
     if comparison.leaky:
         sentences.append("This protocol is leaky: it reproduces published numbers, not what a device would reach.")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .records import BlockScore
+
 LEVEL = 0.95
 # Below four sessions no interval is printed, below six no significance is claimed (a signed-rank test of five pairs
 # cannot reach p < 0.05), from twelve on the bootstrap takes over from the t-interval.
@@ -21,6 +23,8 @@ BOOTSTRAP_DRAWS = 10_000
 # R2 differences smaller than this count as practically equal.
 EQUIVALENCE = 0.01
 BAYESIAN_DRAWS = 50_000
+# A score that exceeds an exact ceiling by more standard errors than this has seen what it must not see.
+LEAK_ERRORS = 3.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,17 @@ class BlockSums:
         error = np.einsum("nb,kbd->nkd", once, self.sse, optimize=True)  # (N, K, D)
         scores = (1 - error / total[:, None]).mean(-1)
         return scores[0] if weights is None else scores
+
+
+def block_sums(seeds: Sequence[Sequence[BlockScore]]) -> BlockSums:
+    """Collect the block scores of one session's records, one list per seed; all have the same blocks."""
+    first = seeds[0]
+    return BlockSums(
+        sse=np.array([[block.sse for block in blocks] for blocks in seeds]),
+        samples=np.array([block.samples for block in first]),
+        sum=np.array([block.sum for block in first]),
+        squares=np.array([block.sum_of_squares for block in first]),
+    )
 
 
 @dataclass(frozen=True)
@@ -108,26 +123,24 @@ def t_interval(scores: np.ndarray) -> Interval:
 def crossed_variance(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the variance of the grand mean of (..., S, K) scores and its degrees of freedom.
 
-    Mean squares of sessions, seeds and their interaction give ``(MS_sessions + MS_seeds - MS_interaction) / (S K)``
-    (Searle, Casella & McCulloch 1992, section 4.4); a negative share of the seeds counts as none.
+    The sum of two components: the mean square of sessions, and what the seeds' mean square exceeds that of the
+    interaction (Searle, Casella & McCulloch 1992, section 4.4); an excess below zero counts as none. Degrees of freedom
+    of the sum after Satterthwaite (1946), each component with its own factor's.
     """
     sessions, seeds = scores.shape[-2:]
     mean = scores.mean((-2, -1), keepdims=True)
     by_session = scores.mean(-1, keepdims=True) - mean
-    ms_sessions = seeds * np.square(by_session).sum((-2, -1)) / (sessions - 1)
-    of_sessions = ms_sessions / (sessions * seeds)
+    of_sessions = np.square(by_session).sum((-2, -1)) / (sessions - 1) / sessions
     if seeds == 1:
         return of_sessions, np.full(of_sessions.shape, sessions - 1.0)
     by_seed = scores.mean(-2, keepdims=True) - mean
     ms_seeds = sessions * np.square(by_seed).sum((-2, -1)) / (seeds - 1)
-    interaction = (sessions - 1) * (seeds - 1)
-    ms_interaction = np.square(scores - mean - by_session - by_seed).sum((-2, -1)) / interaction
-    shared = ms_seeds > ms_interaction
-    variance = of_sessions + np.where(shared, ms_seeds - ms_interaction, 0) / (sessions * seeds)
-    spread = of_sessions**2 / (sessions - 1)
-    spread += np.where(shared, ms_seeds**2 / (seeds - 1) + ms_interaction**2 / interaction, 0) / (sessions * seeds) ** 2
-    freedom = np.divide(variance**2, spread, out=np.ones_like(variance), where=spread > 0)
-    return variance, np.maximum(freedom, 1.0)
+    interaction = np.square(scores - mean - by_session - by_seed).sum((-2, -1)) / ((sessions - 1) * (seeds - 1))
+    of_seeds = np.maximum(ms_seeds - interaction, 0) / (sessions * seeds)
+    variance = of_sessions + of_seeds
+    spread = of_sessions**2 / (sessions - 1) + of_seeds**2 / (seeds - 1)
+    freedom = np.divide(variance**2, spread, out=np.full_like(variance, sessions - 1.0), where=spread > 0)
+    return variance, freedom
 
 
 def bootstrap_interval(
@@ -168,6 +181,13 @@ def block_error(session: BlockSums) -> float:
         return float("nan")
     left_out = session.scores(1.0 - np.eye(blocks)).mean(-1)
     return float(np.sqrt((blocks - 1) / blocks * np.square(left_out - left_out.mean()).sum()))
+
+
+def errors_above_ceiling(sessions: Sequence[BlockSums], ceilings: Sequence[float]) -> float:
+    """Return by how many standard errors the mean score exceeds the mean ceiling; NaN where no error can be had."""
+    excess = score_matrix(sessions).mean() - np.mean(ceilings)
+    error = np.sqrt(np.sum([block_error(session) ** 2 for session in sessions])) / len(sessions)
+    return float(excess / error) if error > 0 else float("nan")
 
 
 def distinguishable(difference: Interval | None, p_value: float, sessions: int) -> bool:

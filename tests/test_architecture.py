@@ -17,7 +17,7 @@ FLOOR_1 = {
 }  # fmt: skip
 FLOOR_2 = {"linear_gaussian", "front_end", "session", "protocol", "protocols", "artifact", "decoder", "training"}
 FLOOR_4 = {"preparation", "evaluation", "latency", "machine", "plan", "runner"}
-FLOOR_5 = {"statistics", "leaderboard"}
+FLOOR_5 = {"statistics", "differences", "leaderboard", "figures"}
 FLOOR_6 = {"cli", "render", "__init__", "__main__"}
 
 

@@ -107,3 +107,20 @@ def test_records_that_cannot_be_compared_are_refused(template: RunRecord) -> Non
         compare([record(template, "a", "s", 0, 0.1), record(template, "b", "s", 0, 0.2, split_hash="other")])
     with pytest.raises(RealmbenchError, match="two records of a, s, seed 0"):
         compare([record(template, "a", "s", 0, 0.1), record(template, "a", "s", 0, 0.2)])
+
+
+def test_score_above_the_exact_ceiling_is_flagged_as_a_leak(template: RunRecord) -> None:
+    honest = record(template, "honest", "s", 0, 0.5, ceiling=0.6, held_out_sessions=["s"])
+    blocks = [
+        block.model_copy(update={"sse": [0.3 * total * (1 + 0.1 * (-1) ** number) for total in block.sst]})
+        for number, block in enumerate(template.blocks)
+    ]
+    leaky = record(template, "leaky", "s", 0, 0.7, ceiling=0.5, blocks=blocks, held_out_sessions=["s"])
+    [(comparison, rows)] = compare([honest, leaky])
+    flagged = {row.model: row.leaks for row in rows}
+    assert flagged == {"leaky": True, "honest": False}
+    assert "LEAK: leaky (tiny) scores" in in_words(comparison, rows)
+    assert {row.model: row.fraction_of_ceiling for row in rows} == pytest.approx({"leaky": 1.4, "honest": 0.5 / 0.6})
+    text = markdown([honest, leaky], "x")
+    assert "| 140% LEAK |" in text
+    assert "| 83% |" in text

@@ -14,7 +14,7 @@ from realmbench.uncertainty import BlockSums, crossed_variance, interval, t_inte
 def made(seed: int, seeds: int = 2, blocks: int = 12, noise: float = 0.6) -> tuple[BlockSums, np.ndarray, np.ndarray]:
     """Return block sums of random truth and predictions, and both as (N, 2) and (K, N, 2)."""
     generator = np.random.default_rng(seed)
-    truth = generator.standard_normal((blocks * 50, 2)) + [1.0, -3.0]
+    truth = np.array([1.0, -3.0]) + generator.standard_normal((blocks * 50, 2))
     prediction = truth + noise * generator.standard_normal((seeds, *truth.shape))
     cut = truth.reshape(blocks, 50, 2)
     sse = np.square(prediction - truth).reshape(seeds, blocks, 50, 2).sum(2)
@@ -54,7 +54,7 @@ def test_crossed_variance_equals_the_analysis_of_variance_by_hand() -> None:
 def test_a_seeds_luck_that_all_sessions_share_widens_the_interval() -> None:
     """Positive control: averaging over sessions cannot remove it, and a plain t-interval would not see it."""
     own = np.random.default_rng(0).normal(0.5, 0.05, (8, 3))
-    shared = own + [-0.1, 0.0, 0.1]
+    shared = own + np.array([-0.1, 0.0, 0.1])
     plain = t_interval(shared.mean(1, keepdims=True))
     wide = t_interval(shared)
     assert wide.high - wide.low > 2 * (plain.high - plain.low)

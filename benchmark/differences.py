@@ -1,0 +1,213 @@
+"""Paired differences between methods from run records, and what may be claimed of them. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import RealmbenchError, unknown_name
+from .records import RunRecord
+from .statistics import Comparison, compare, label, methods, runs_by_session, sums_of
+from .uncertainty import (
+    EQUIVALENCE,
+    INTERVAL_SESSIONS,
+    SIGNIFICANCE_SESSIONS,
+    Interval,
+    bayesian_signed_rank,
+    distinguishable,
+    holm,
+    interval,
+    score_matrix,
+    signed_rank_p,
+)
+
+# From this number of subjects on, a result says something about others.
+MANY_SUBJECTS = 4
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method against another on the sessions and seeds that both have.
+
+    Attributes
+    ----------
+    first, second : labels; positive differences favour the first.
+    sessions : R2 of the first minus R2 of the second, averaged over seeds, by session.
+    interval : 95 % interval of the mean difference; None below four sessions.
+    p_value, p_adjusted : of the signed-rank test, the latter after Holm over the comparisons asked for together; None
+        below six sessions.
+    probabilities : that the first is worse, practically equal (within 0.01), better; None below six sessions.
+    claimed : the difference is larger than chance allows, after adjustment.
+    """
+
+    first: str
+    second: str
+    sessions: dict[str, float]
+    seeds: int
+    subjects: int
+    mean: float
+    median: float
+    interval: Interval | None
+    p_value: float | None
+    p_adjusted: float | None
+    probabilities: tuple[float, float, float] | None
+    claimed: bool
+
+    @property
+    def ahead(self) -> int:
+        """Number of sessions in which the first is ahead."""
+        return sum(value > 0 for value in self.sessions.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the difference as JSON values."""
+        return {**asdict(self), "ahead": self.ahead}
+
+
+def differences(
+    records: Iterable[RunRecord], first: str, others: Sequence[str]
+) -> list[tuple[Comparison, list[Difference]]]:
+    """Compare one method with others wherever records of all of them exist.
+
+    Parameters
+    ----------
+    first, others : a model's name, or a label as tables show it (``"gru (small)"``) where a name fits several.
+
+    Raises
+    ------
+    RealmbenchError : a name fits no record or several methods, methods share no session and seed, or no dataset,
+        protocol and front end has all of them.
+    """
+    found, known = [], set()
+    for comparison, group in _groups(records):
+        available = {label(runs[0]): runs for runs in methods(group).values()}
+        known |= {*available, *(runs[0].model for runs in available.values())}
+        chosen = [_chosen(name, available) for name in (first, *others)]
+        if all(runs is not None for runs in chosen):
+            found.append((comparison, _family([runs for runs in chosen if runs is not None])))
+    if not found:
+        for name in (first, *others):
+            if name not in known:
+                raise unknown_name("method among the records", name, known)
+        raise RealmbenchError(
+            f"no dataset, protocol and front end has records of all of {', '.join((first, *others))}; run them alike"
+        )
+    return found
+
+
+def _groups(records: Iterable[RunRecord]) -> list[tuple[Comparison, list[RunRecord]]]:
+    """Split records as tables do, keeping each table's records."""
+    by_place: dict[tuple[str, ...], list[RunRecord]] = {}
+    for record in records:
+        if record.audit is None:
+            key = (record.dataset, record.dataset_identity, record.protocol, record.front_end)
+            by_place.setdefault(key, []).append(record)
+    return [(compare(group)[0][0], group) for _, group in sorted(by_place.items())]
+
+
+def _chosen(name: str, available: Mapping[str, list[RunRecord]]) -> list[RunRecord] | None:
+    if name in available:
+        return available[name]
+    fitting = {text: runs for text, runs in available.items() if runs[0].model == name}
+    if len(fitting) > 1:
+        options = ", ".join(repr(text) for text in sorted(fitting))
+        raise RealmbenchError(f"{name} was run in several ways here; name one of {options}")
+    return next(iter(fitting.values()), None)
+
+
+def _family(chosen: Sequence[list[RunRecord]]) -> list[Difference]:
+    pairs = [_common(chosen[0], other) for other in chosen[1:]]
+    raw = [
+        signed_rank_p(score_matrix(sums_of(a), sums_of(b)).mean(1)) if len(a) >= SIGNIFICANCE_SESSIONS else None
+        for a, b in pairs
+    ]
+    # Holm over those that can be tested at all; the others make no claim.
+    tested = [p for p in raw if p is not None]
+    adjusted = iter(holm(tested))
+    return [_difference(a, b, p, None if p is None else next(adjusted)) for (a, b), p in zip(pairs, raw)]
+
+
+Runs = Mapping[str, Mapping[int, RunRecord]]
+
+
+def _common(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> tuple[Runs, Runs]:
+    """Keep the sessions and seeds that both have."""
+    a, b = runs_by_session(first), runs_by_session(second)
+    sessions = [name for name in a if name in b]
+    seeds = sorted(set(a[sessions[0]]) & set(b[sessions[0]])) if sessions else []
+    if not seeds:
+        raise RealmbenchError(f"{label(first[0])} and {label(second[0])} share no session and seed; run them alike")
+    kept = ({name: {seed: runs[name][seed] for seed in seeds} for name in sessions} for runs in (a, b))
+    return next(kept), next(kept)
+
+
+def _difference(a: Runs, b: Runs, p_value: float | None, p_adjusted: float | None) -> Difference:
+    first, second = sums_of(a), sums_of(b)
+    scores = score_matrix(first, second)
+    by_session = scores.mean(1)
+    spread = interval(first, second)
+    runs = [next(iter(of_session.values())) for of_session in a.values()]
+    other = next(iter(next(iter(b.values())).values()))
+    return Difference(
+        first=label(runs[0]),
+        second=label(other),
+        sessions=dict(zip(a, by_session.tolist())),
+        seeds=scores.shape[1],
+        subjects=len({run.subject for run in runs}),
+        mean=float(scores.mean()),
+        median=float(np.median(by_session)),
+        interval=spread,
+        p_value=p_value,
+        p_adjusted=p_adjusted,
+        probabilities=bayesian_signed_rank(by_session) if len(a) >= SIGNIFICANCE_SESSIONS else None,
+        claimed=p_adjusted is not None and distinguishable(spread, p_adjusted, len(a)),
+    )
+
+
+def in_words(difference: Difference) -> str:
+    """Say in plain words what was measured, what can be claimed and what cannot."""
+    d, count = difference, len(difference.sessions)
+    sentences = [
+        f"{d.first} minus {d.second}: {d.mean:+.3f} R2 on average over {count} session{'s' * (count > 1)} "
+        f"(median {d.median:+.3f}), ahead in {d.ahead} of {count}."
+    ]
+    if d.interval is None:
+        sentences.append(f"With fewer than {INTERVAL_SESSIONS} sessions nothing can be said about any other session.")
+        return " ".join(sentences)
+    sentences.append(f"95 % interval {d.interval.low:+.3f} to {d.interval.high:+.3f} ({d.interval.method}).")
+    if d.p_value is not None and d.p_adjusted is not None and d.probabilities is not None:
+        holm_text = f", {d.p_adjusted:.3f} after Holm" if d.p_adjusted != d.p_value else ""
+        worse, equal, better = d.probabilities
+        sentences.append(
+            f"Signed-rank p = {d.p_value:.3f}{holm_text}. Probability of being better by more than {EQUIVALENCE:g} is "
+            f"{better:.2f}, of being practically equal {equal:.2f}, of being worse {worse:.2f}."
+        )
+    sentences += [_claim(d, count), *_limits(d)]
+    return " ".join(sentences)
+
+
+def _claim(d: Difference, count: int) -> str:
+    assert d.interval is not None
+    low, high = d.interval.low, d.interval.high
+    if d.claimed:
+        ahead, behind = (d.first, d.second) if d.mean > 0 else (d.second, d.first)
+        return f"It can be claimed that {ahead} is better than {behind} on sessions like these."
+    if count >= SIGNIFICANCE_SESSIONS and low >= -EQUIVALENCE and high <= EQUIVALENCE:
+        return f"It can be claimed that the two are practically equal: the whole interval lies within {EQUIVALENCE:g}."
+    reach = f"a true difference anywhere from {low:+.3f} to {high:+.3f} remains possible"
+    if count < SIGNIFICANCE_SESSIONS:
+        few = f"with fewer than {SIGNIFICANCE_SESSIONS} sessions chance is too likely"
+        return f"No difference can be claimed: {few}; {reach}."
+    return f"No difference can be claimed; {reach}."
+
+
+def _limits(d: Difference) -> list[str]:
+    limits = []
+    if d.seeds == 1:
+        limits.append("One seed each: this is about these trained weights, and training again may change it.")
+    if d.subjects < MANY_SUBJECTS:
+        subjects = "one subject" if d.subjects == 1 else f"{d.subjects} subjects"
+        limits.append(f"All sessions are of {subjects}: nothing is said about others.")
+    return limits

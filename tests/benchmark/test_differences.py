@@ -1,0 +1,124 @@
+"""What `compare` claims and refuses to claim, on records made from one real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from realmbench.dataset import Dataset
+from realmbench.differences import Difference, differences, in_words
+from realmbench.errors import RealmbenchError, UnknownNameError
+from realmbench.plan import RunRequest, make_plan
+from realmbench.records import RunRecord
+from realmbench.runner import Events, SessionBank, run
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    """One real record to make others from."""
+    from realmbench.dataset import open_dataset
+
+    folder = tmp_path_factory.mktemp("results")
+    toy: Dataset = open_dataset(f"{Path(__file__).parents[1] / 'examples' / 'toy_dataset.py'}:Toy")
+    plan = make_plan(RunRequest(model="mean", preset="tiny", sessions=["a2"]), toy)
+    return run(plan, toy, folder, Events(), SessionBank(toy, Events().stage))[0]
+
+
+def records_of(template: RunRecord, model: str, scores: np.ndarray, **update: Any) -> list[RunRecord]:
+    """Make records whose block sums give the (S, K) scores exactly."""
+    names = [f"s{index}" for index in range(len(scores))]
+    made = []
+    for s, name in enumerate(names):
+        for k, score in enumerate(scores[s]):
+            blocks = [
+                block.model_copy(update={"sse": [(1 - score) * total for total in block.sst]})
+                for block in template.blocks
+            ]
+            changed = {"model": model, "session": name, "seed": k, "blocks": blocks, "held_out_sessions": names}
+            metrics = {**template.metrics, "r2_axis_mean": score}
+            made.append(template.model_copy(update={**changed, "metrics": metrics, **update}))
+    return made
+
+
+def compared(template: RunRecord, a: np.ndarray, b: np.ndarray) -> Difference:
+    records = records_of(template, "a", a) + records_of(template, "b", b)
+    [(_, [difference])] = differences(records, "a", ["b"])
+    return difference
+
+
+@pytest.fixture
+def base() -> np.ndarray:
+    return np.random.default_rng(0).normal(0.5, 0.1, (8, 2))
+
+
+def test_a_clear_difference_is_claimed_for_the_better_one(template: RunRecord, base: np.ndarray) -> None:
+    found = compared(template, base, base + 0.03 + 0.01 * np.random.default_rng(1).standard_normal(base.shape))
+    assert found.mean == pytest.approx(-0.03, abs=0.01)
+    assert found.p_value == pytest.approx(2 / 2**8)
+    assert found.claimed
+    assert "claimed that b (tiny) is better than a (tiny)" in in_words(found)
+
+
+def test_no_difference_is_not_claimed(template: RunRecord, base: np.ndarray) -> None:
+    found = compared(template, base, base + 0.05 * np.random.default_rng(2).standard_normal(base.shape))
+    assert not found.claimed
+    assert "No difference can be claimed; a true difference anywhere from" in in_words(found)
+
+
+def test_tiny_differences_are_called_practically_equal(template: RunRecord, base: np.ndarray) -> None:
+    noise = 0.002 * np.random.default_rng(3).standard_normal(base.shape)
+    found = compared(template, base, base + noise - noise.mean())
+    assert "practically equal: the whole interval lies within 0.01" in in_words(found)
+    assert found.probabilities is not None
+    assert found.probabilities[1] > 0.9
+
+
+def test_below_six_sessions_nothing_is_claimed_however_large(template: RunRecord, base: np.ndarray) -> None:
+    five = compared(template, base[:5] + 0.3, base[:5])
+    assert not five.claimed
+    assert five.p_value is None
+    assert five.probabilities is None
+    assert "with fewer than 6 sessions chance is too likely" in in_words(five)
+    three = compared(template, base[:3] + 0.3, base[:3])
+    assert three.interval is None
+    assert "nothing can be said about any other session" in in_words(three)
+
+
+def test_holm_is_over_all_that_is_asked(template: RunRecord, base: np.ndarray) -> None:
+    noise = np.random.default_rng(4).normal(0.03, 0.01, (8, 2))
+    records = [
+        record
+        for number in range(4)
+        for record in records_of(template, f"m{number}", base + (number > 0) * noise * number)
+    ]
+    [(_, group)] = differences(records, "m0", ["m1", "m2", "m3"])
+    assert [each.p_value for each in group] == pytest.approx([2 / 2**8] * 3)
+    assert [each.p_adjusted for each in group] == pytest.approx([6 / 2**8] * 3)
+
+
+def test_only_common_sessions_and_seeds_count(template: RunRecord, base: np.ndarray) -> None:
+    records = records_of(template, "a", base) + records_of(template, "b", base[:6, :1] - 0.1)
+    [(_, [found])] = differences(records, "a", ["b"])
+    assert (len(found.sessions), found.seeds) == (6, 1)
+    assert "One seed each" in in_words(found)
+
+
+def test_names_that_fit_none_or_several_are_refused(template: RunRecord, base: np.ndarray) -> None:
+    records = records_of(template, "a", base) + records_of(template, "b", base)
+    records += records_of(template, "b", base, preset="small")
+    with pytest.raises(RealmbenchError, match=r"run in several ways here; name one of 'b \(small\)', 'b \(tiny\)'"):
+        differences(records, "a", ["b"])
+    assert differences(records, "a", ["b (small)"])
+    with pytest.raises(UnknownNameError, match="unknown method among the records 'c'"):
+        differences(records, "a", ["c"])
+    with pytest.raises(RealmbenchError, match="no dataset, protocol and front end has records of all"):
+        differences([*records, *records_of(template, "c", base, front_end="lfp100")], "a", ["c"])
+
+
+def test_audits_are_never_compared(template: RunRecord, base: np.ndarray) -> None:
+    records = records_of(template, "a", base) + records_of(template, "b", base, audit="shifted-target")
+    with pytest.raises(UnknownNameError):
+        differences(records, "a", ["b"])
