@@ -44,6 +44,7 @@ class Wiener(Decoder):
     causal: ClassVar[bool] = True
     Options: ClassVar[type[BaseModel]] = WienerOptions
     options: WienerOptions
+    _weights: np.ndarray | None = None
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         with context.phase("fit"):
@@ -74,6 +75,8 @@ class Wiener(Decoder):
         return np.arange(0, round(self.options.history_s * rate) + 1, self.options.lag_step)
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
+        self.require_fitted(self._weights)
+        session.check_frames(x)
         return _apply(x, self._lags, self._weights, self._offset)
 
     def stream(self, session: Session) -> Stream:

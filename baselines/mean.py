@@ -16,22 +16,29 @@ class Mean(Decoder):
     """Predicts the mean of the training target, which is 0 in normalised units."""
 
     causal: ClassVar[bool] = True
+    _mean: np.ndarray | None = None
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         with context.phase("fit"):
             self._mean = np.concatenate([segment.y for segment in session.train]).mean(0)
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
-        return np.tile(self._mean, (len(x), 1))
+        session.check_frames(x)
+        return np.tile(self._fitted(), (len(x), 1))
 
     def stream(self, session: Session) -> Stream:
-        return _ConstantStream(self._mean)
+        return _ConstantStream(self._fitted())
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {"mean": self._mean}
+        return {"mean": self._fitted()}
 
     def restore(self, arrays: Mapping[str, np.ndarray], session: Session) -> None:
         self._mean = arrays["mean"]
+
+    def _fitted(self) -> np.ndarray:
+        self.require_fitted(self._mean)
+        assert self._mean is not None
+        return self._mean
 
     def flops(self, session: Session) -> FlopCount:
         return FlopCount(0)

@@ -212,6 +212,71 @@ def _records_of(results_dir: Path, suite: str | None) -> tuple[str, list[RunReco
     return chosen, read_records(results_dir, chosen)
 
 
+CHECK_EXAMPLES = """
+Check a decoder or a dataset: what everybody's must do, and causality from the raw sample to the prediction.
+
+Examples:
+
+    realmbench check realm-student
+
+    realmbench check my_decoder.py:MyDecoder --dataset open-field
+
+    realmbench check open-field
+
+A decoder is trained for a few updates only: the check is of what it is, not of how well it decodes. Exit code 1 means
+that a check failed.
+"""
+
+
+@app.command(help=CHECK_EXAMPLES)
+def check(
+    names: Annotated[list[str], typer.Argument(help="Models or datasets; FILE.py:CLASS is taken for a model.")],
+    dataset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Check models on this dataset's first fold instead of a small simulated one."),
+    ] = None,
+    short: Annotated[bool, typer.Option(help="Fewer times and shorter streams; one session of a dataset.")] = False,
+    settings: Settings = None,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    from .conformance import check_dataset, check_decoder
+    from .dataset import open_dataset
+    from .options import parse_settings
+    from .render import print_report, progress_stage
+
+    parsed = parse_settings(settings or [])
+    if parsed["decoder"] or parsed["train"]:
+        raise OptionError("check trains every model with preset tiny and few updates; only --set data. applies")
+    models, datasets = _registry("models"), _registry("datasets")
+    on_dataset = open_dataset(dataset, data_root, parsed["data"]) if dataset is not None else None
+    subjects: list[Any] = []
+    for name in names:
+        if ".py" not in name and name.partition(":")[0] in datasets:
+            if dataset is not None:
+                raise OptionError(f"--dataset does not apply to {name}, which is a dataset itself")
+            subjects.append(open_dataset(name, data_root, parsed["data"]))
+        else:
+            if ".py" not in name and name not in models:
+                raise unknown_name("model or dataset", name, [*models.names(), *datasets.names()])
+            subjects.append(name)
+    if parsed["data"] and dataset is None and all(isinstance(subject, str) for subject in subjects):
+        raise OptionError("--set data. applies to a dataset; name one")
+    reports = []
+    with progress_stage() as stage:
+        for subject in subjects:
+            if isinstance(subject, str):
+                reports.append(check_decoder(subject, on_dataset, short, stage))
+            else:
+                reports.append(check_dataset(subject, short, stage))
+            if not as_json:
+                print_report(reports[-1])
+    if as_json:
+        print(json.dumps([report.as_dict() for report in reports], indent=1))
+    if not all(report.passed for report in reports):
+        raise typer.Exit(1)
+
+
 @app.command("list")
 def list_names(
     kind: Annotated[str, typer.Argument(help="models, datasets or protocols.")],

@@ -168,7 +168,12 @@ class Decoder(ABC):
 
     @abstractmethod
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
-        """Decode (T, C, F) normalised frames of any length to (T, D) normalised predictions, state starting afresh."""
+        """Decode (T, C, F) normalised frames of any length to (T, D) normalised predictions, state starting afresh.
+
+        Raises
+        ------
+        RealmbenchError : the decoder is not fitted, or the frames are not this session's (`Session.check_frames`).
+        """
 
     def stream(self, session: Session) -> Stream:
         """Start a stream. Causal decoders implement this; it must equal `predict`."""
@@ -187,6 +192,16 @@ class Decoder(ABC):
         """Count the numbers in `arrays`; decoders with parts they do not use, or do not train, say so here."""
         count = sum(array.size for array in self.arrays().values())
         return ParameterCount(count, count)
+
+    def require_fitted(self, what: Any) -> None:
+        """Raise unless ``what`` a fit leaves is there.
+
+        Raises
+        ------
+        RealmbenchError : it is None; says what to call first.
+        """
+        if what is None:
+            raise RealmbenchError(f"{type(self).__name__} is not fitted yet; call adapt or restore first")
 
     @abstractmethod
     def flops(self, session: Session) -> FlopCount:

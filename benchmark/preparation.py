@@ -95,17 +95,17 @@ def prepare_session(
     train = [slice(span.start * stride, span.stop * stride) for span in manifest.of("train")]
     normaliser = Normaliser.fit([frames[part] for part in train], [behaviour[part] for part in train])
     channels = max(dataset.info.channels, recording.channels)
-    mask = _pad(report.mask, channels, axis=0)
+    mask = pad_channels(report.mask, channels, axis=0)
     normaliser = Normaliser(
-        _pad(normaliser.x_mean, channels, axis=0),
-        _pad(normaliser.x_deviation, channels, axis=0, value=1.0),
+        pad_channels(normaliser.x_mean, channels, axis=0),
+        pad_channels(normaliser.x_deviation, channels, axis=0, value=1.0),
         normaliser.y_mean,
         normaliser.y_deviation,
     )
 
     def inputs(span: Span) -> np.ndarray:
         part = np.asarray(frames[(span.start - span.warm_up) * stride : span.stop * stride])
-        return normaliser.input(_pad(part, channels, axis=1), mask)
+        return normaliser.input(pad_channels(part, channels, axis=1), mask)
 
     def segment(span: Span) -> Segment:
         first = (span.start - span.warm_up) * stride
@@ -207,7 +207,7 @@ def _behaviour_on_frames(
     return behaviour
 
 
-def _pad(array: np.ndarray, size: int, axis: int, value: float = 0) -> np.ndarray:
+def pad_channels(array: np.ndarray, size: int, axis: int, value: float = 0) -> np.ndarray:
     """Fill the channel axis up to the dataset's number of channels, so that sessions of one dataset share a shape."""
     missing = size - array.shape[axis]
     if not missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from .conformance.report import Report
 from .differences import Difference
 from .differences import in_words as difference_in_words
 from .leaderboard import MISSING, interval_text, number, title
@@ -51,6 +53,25 @@ def progress_events(total: int, label: str) -> Iterator[Events]:
             err.print(f"failed: {reason}\n  traceback in {path.with_suffix('.failed.json')}", markup=False)
 
         yield Events(stage=stage, done=done, failed=failed, note=lambda text: err.print(text, markup=False))
+
+
+@contextmanager
+def progress_stage() -> Iterator[Callable[[str, float], None]]:
+    """Show one bar of the work in hand and yield the function that moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as progress:
+        work = progress.add_task("", total=1.0)
+        yield lambda text, share: progress.update(work, description=text, completed=share)
+
+
+def print_report(report: Report) -> None:
+    """Print what a conformance run found."""
+    colours = {"pass": "green", "fail": "red", "as declared": "yellow", "not applicable": "dim"}
+    table = Table("check", "result", "seen", title=report.subject, title_justify="left", box=SIMPLE_HEAD)
+    for check in report.checks:
+        table.add_row(check.name, Text(check.status, colours[check.status]), Text(check.detail))
+    out.print(table)
+    out.print(report.verdict + "\n", soft_wrap=True, highlight=False, markup=False)
 
 
 def print_comparisons(records: Sequence[RunRecord], sessions: Sequence[str] | None = None) -> None:

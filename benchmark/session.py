@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import RecordingError
+
 # Normalised inputs are clipped here: a 250 µV artefact must not move a network further than ten standard deviations.
 CLIP_DEVIATIONS = 10.0
 
@@ -93,6 +95,21 @@ class Session:
     normaliser: Normaliser
     feature_names: tuple[str, ...]
     target_names: tuple[str, ...]
+
+    def check_frames(self, x: np.ndarray) -> None:
+        """Refuse frames that are not this session's; every `Decoder.predict` calls it first.
+
+        Raises
+        ------
+        RecordingError : a wrong shape or NaN; the message says what is expected.
+        """
+        expected = (self.channels, self.features)
+        if x.ndim != 3 or x.shape[1:] != expected:
+            raise RecordingError(
+                f"{self.name}: frames must be (frames, {expected[0]} channels, {expected[1]} features), not {x.shape}"
+            )
+        if not np.isfinite(x).all():
+            raise RecordingError(f"{self.name}: frames hold NaN or infinite values; front ends never give any")
 
     @property
     def channels(self) -> int:

@@ -13,7 +13,6 @@ from torch import nn
 
 from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Stream
-from realmbench.errors import RealmbenchError
 from realmbench.seeds import stream_seed
 from realmbench.session import Session, SessionData
 
@@ -56,6 +55,7 @@ class NetworkDecoder(Decoder):
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
         network = self._fitted()
+        session.check_frames(x)
         device = next(network.parameters()).device
         mask = torch.from_numpy(session.mask).to(device)[None]
         with torch.no_grad():
@@ -90,8 +90,8 @@ class NetworkDecoder(Decoder):
         return count_flops(lambda: self.predict(frames, session), FLOP_FRAMES)
 
     def _fitted(self) -> nn.Module:
-        if self.network is None:
-            raise RealmbenchError(f"{type(self).__name__} is not fitted yet; call adapt or restore first")
+        self.require_fitted(self.network)
+        assert self.network is not None
         return self.network
 
 

@@ -1,0 +1,138 @@
+"""A decoder under test: its sessions, its raw samples, and fitted instances, made as the checks ask for them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from realmbench import leaks
+from realmbench.artifact import Artifact, ArtifactStore
+from realmbench.dataset import Dataset
+from realmbench.decoder import DECODERS, Context, Decoder
+from realmbench.errors import RealmbenchError
+from realmbench.front_end import FrontEnd, front_end
+from realmbench.preparation import prepare_session
+from realmbench.protocol import PROTOCOLS, Protocol
+from realmbench.session import SessionData
+
+from .rehearsal import Rehearsal
+from .report import Failed
+
+# Seconds of raw LFP on which leaks are looked for.
+EXCERPT_S = 20.0
+# Training is cut to this: a decoder is checked for what it is, not for how well it decodes.
+SHORT_TRAINING = {"updates": 4, "evaluate_every": 2, "window_s": 1.0}
+
+
+class Candidate:
+    """A decoder under test: its sessions, and fitted instances made as the checks ask for them.
+
+    Parameters
+    ----------
+    model : registered name or ``file.py:Class``.
+    dataset : None takes the small simulated one.
+    short : fewer times, shorter streams.
+    folder : for artifacts and checkpoints.
+    """
+
+    def __init__(self, model: str, dataset: Dataset | None, short: bool, folder: Path) -> None:
+        self.cls: type[Decoder] = DECODERS.get(model)
+        self.dataset = dataset or Rehearsal()
+        self.folder = folder
+        self.times = 3 if short else 32
+        self.stream_frames = 2_000 if short else 10_000
+        self.generator = np.random.default_rng(0)
+        self.protocol: Protocol = PROTOCOLS.get("blocked-v1")()
+        names = [name for name in self.protocol.front_ends if front_end(name).kind in self.cls.inputs]
+        if not names:
+            raise RealmbenchError(f"{model} accepts {' or '.join(self.cls.inputs)} input, which no front end gives")
+        self.front_end: FrontEnd = front_end(names[0])
+        fold = self.dataset.folds()[0]
+        self.session_name, self.pretraining_names = fold.held_out[0], fold.pretrain[:2]
+
+    @cached_property
+    def session(self) -> SessionData:
+        """The held-out session."""
+        return prepare_session(self.dataset, self.session_name, self.protocol, self.front_end).data
+
+    @cached_property
+    def raw(self) -> np.ndarray:
+        """Raw LFP of the held-out session, (T, C)."""
+        return self._raw(self.session_name)
+
+    @cached_property
+    def other(self) -> np.ndarray:
+        """Raw LFP of another session; of another part of the same one where the dataset has no other."""
+        names = [info.name for info in self.dataset.sessions() if info.name != self.session_name]
+        return self._raw(names[0]) if names else self.raw[::-1].copy()
+
+    def _raw(self, session: str) -> np.ndarray:
+        recording = self.dataset.load(session)
+        return np.asarray(recording.lfp[: round(EXCERPT_S * recording.sampling_rate)], np.float32)
+
+    @cached_property
+    def sampling_rate(self) -> float:
+        return self.dataset.load(self.session_name).sampling_rate
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """Fitted with seed 0."""
+        return self.fit(0, "first")
+
+    @cached_property
+    def pipeline(self) -> leaks.Pipeline:
+        """From raw samples to predictions."""
+        return leaks.pipeline(self.decoder, self.session, self.front_end, self.sampling_rate)
+
+    def new(self) -> Decoder:
+        """Return an unfitted decoder whose training is short."""
+        return self.cls("tiny", {}, _shortened(self.cls.TrainOptions))
+
+    def fit(self, seed: int, place: str) -> Decoder:
+        """Pretrain and adapt from nothing."""
+        folder = self.folder / place
+        context = Context(seed, "cpu", ArtifactStore(folder / "artifacts", "check", {}), folder / "checkpoints")
+        decoder, artifact = self.new(), None
+        if decoder.multi_session:
+            sessions = [
+                prepare_session(self.dataset, name, self.protocol, self.front_end, "pretrain").data
+                for name in self.pretraining_names
+            ]
+            artifact = decoder.pretrain(sessions, context)
+            if not isinstance(artifact, Artifact):
+                raise Failed(f"pretrain returned {type(artifact).__name__}, not an Artifact")
+        decoder.adapt(self.session, context, artifact)
+        return decoder
+
+    def frames(self, count: int) -> np.ndarray:
+        """Return (count, C, F) normalised frames: noise, zero on masked channels."""
+        shape = (count, self.session.channels, self.session.features)
+        x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+        return np.where(self.session.mask[:, None], x, np.float32(0))
+
+    def cut_times(self) -> list[int]:
+        """Raw sample indices at which the future is replaced."""
+        count = len(self.raw)
+        return sorted(self.generator.integers(count // 4, count, size=self.times).tolist())
+
+
+def _shortened(options: type[BaseModel]) -> dict[str, Any]:
+    """Return the ``train.`` options that cut every stage of our training loop short; others stay as they are."""
+    fields = options.model_fields
+    if set(SHORT_TRAINING) <= set(fields):
+        return dict(SHORT_TRAINING)
+    stages = {
+        name: field.annotation
+        for name, field in fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+    return {
+        f"{stage}.{key}": value
+        for stage, annotation in stages.items()
+        if set(SHORT_TRAINING) <= set(annotation.model_fields)
+        for key, value in SHORT_TRAINING.items()
+    }

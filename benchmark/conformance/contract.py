@@ -1,0 +1,238 @@
+"""Checks of the decoder contract: everything but causality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from realmbench import leaks
+from realmbench.errors import RealmbenchError
+
+from .candidate import Candidate
+from .report import Failed, NotApplicable
+
+STREAM_TOLERANCE = 1e-5
+
+
+def declares(c: Candidate) -> str:
+    """The class says what the contract asks."""
+    if not c.cls.__doc__:
+        raise Failed("the class has no docstring; `realmbench show` prints it")
+    if missing := {"tiny", "small"} - set(c.cls.presets):
+        raise Failed(f"presets {', '.join(sorted(missing))} are missing")
+    if (c.cls.look_ahead_s == 0) != c.cls.causal:
+        raise Failed(f"causal={c.cls.causal} contradicts look_ahead_s={c.cls.look_ahead_s:g}")
+    for preset in c.cls.presets:
+        c.cls(preset)
+    return f"presets {', '.join(c.cls.presets)}"
+
+
+def learns(c: Candidate) -> str:
+    """Pretraining and adaptation run and leave a decoder that predicts finite numbers of the right shape."""
+    x = c.frames(100)
+    output = np.asarray(c.decoder.predict(x, c.session))
+    if output.shape != (100, c.session.outputs):
+        raise Failed(f"predict returned {output.shape}, expected {(100, c.session.outputs)}")
+    if not np.isfinite(output).all():
+        raise Failed("predict returned NaN or infinite values")
+    return f"{c.front_end.name}, {c.session.channels} channels x {c.session.features} features"
+
+
+def any_length(c: Candidate) -> str:
+    """Records of any length are decoded."""
+    lengths = (1, 2, 7, 777)
+    for length in lengths:
+        shape = np.shape(c.decoder.predict(c.frames(length), c.session))
+        if shape != (length, c.session.outputs):
+            raise Failed(f"{length} frames gave {shape}")
+    return ", ".join(map(str, lengths)) + " frames"
+
+
+def same_seed_same_numbers(c: Candidate) -> str:
+    """Training again with the same seed gives the same decoder."""
+    x = c.frames(200)
+    change = float(leaks.largest_change(c.decoder.predict(x, c.session), c.fit(0, "again").predict(x, c.session)))
+    if change > 0:
+        raise Failed(f"two trainings with seed 0 differ by {change:.2g}")
+    return "bit for bit"
+
+
+def parameters_are_declared(c: Candidate) -> str:
+    """The declared count fits what is stored."""
+    count = c.decoder.parameters()
+    stored = sum(array.size for array in c.decoder.arrays().values())
+    if not 0 <= count.trained <= count.deployed <= stored:
+        raise Failed(f"trained {count.trained:,} <= deployed {count.deployed:,} <= stored {stored:,} does not hold")
+    if count.deployed == 0:
+        raise Failed("no parameter is declared")
+    return f"{count.deployed:,} deployed, {count.trained:,} of them trained on the session"
+
+
+def saved_and_loaded(c: Candidate) -> str:
+    """A saved decoder comes back with the same predictions, parameters and configuration."""
+    path = c.decoder.save(c.folder / "decoder.safetensors", c.session)
+    loaded = c.cls.load(path, c.session)
+    x = c.frames(300)
+    change = float(leaks.largest_change(c.decoder.predict(x, c.session), loaded.predict(x, c.session)))
+    if change > leaks.TOLERANCE:
+        raise Failed(f"predictions differ by {change:.2g} after loading")
+    if loaded.parameters().deployed != c.decoder.parameters().deployed or loaded.config != c.decoder.config:
+        raise Failed("parameters or configuration differ after loading")
+    return f"{path.stat().st_size:,} bytes"
+
+
+def masked_channels_count_for_nothing(c: Candidate) -> str:
+    """Whatever a left-out electrode records, predictions stay."""
+    masked = np.flatnonzero(~c.session.mask[: c.raw.shape[1]])
+    if not len(masked):
+        raise NotApplicable("no channel of this session is left out")
+    changed = c.raw.copy()
+    changed[:, masked] = 1e3 * np.random.default_rng(2).standard_normal((len(c.raw), len(masked)))
+    change = float(leaks.largest_change(c.pipeline(c.raw), c.pipeline(changed)))
+    if change > 0:
+        raise Failed(f"noise on left-out channel {masked[0]} changes predictions by {change:.2g}")
+    return f"channel {', '.join(map(str, masked))}"
+
+
+def every_parameter_learns(c: Candidate) -> str:
+    """Every parameter of the network gets a gradient: none is dead weight."""
+    if leaks.network_of(c.decoder) is None:
+        raise NotApplicable("no torch network")
+    import torch
+
+    torch.manual_seed(0)
+    network = c.decoder.build(c.session).train()  # type: ignore[attr-defined]
+    x = torch.from_numpy(np.stack([c.frames(60), c.frames(60)[::-1]]).copy())
+    mask = torch.from_numpy(c.session.mask).expand(2, -1)
+    output = network(x, mask)
+    (output * torch.randn_like(output)).sum().backward()
+    dead = [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.grad is None or not torch.isfinite(parameter.grad).all() or not parameter.grad.any()
+    ]
+    if dead:
+        raise Failed(f"no gradient reaches {', '.join(dead[:4])}{' and others' if len(dead) > 4 else ''}")
+    return f"{sum(1 for _ in network.parameters())} tensors"
+
+
+def wrong_input_is_refused(c: Candidate) -> str:
+    """Frames of a wrong shape, NaN and an unfitted decoder raise an error instead of returning numbers."""
+    x = c.frames(20)
+    broken = x.copy()
+    broken[5, 0, 0] = np.nan
+    cases = {
+        "a channel too many": (c.decoder, np.concatenate([x, x[:, :1]], axis=1)),
+        "a feature too few": (c.decoder, x[:, :, :-1] if x.shape[2] > 1 else x[:, :, :0]),
+        "no feature axis": (c.decoder, x[:, :, 0]),
+        "NaN": (c.decoder, broken),
+        "an unfitted decoder": (c.new(), x),
+    }
+    for what, (decoder, frames) in cases.items():
+        try:
+            decoder.predict(frames, c.session)
+        except RealmbenchError:
+            continue
+        except Exception as error:
+            raise Failed(
+                f"{what}: {type(error).__name__} instead of a RealmbenchError that says what is wrong"
+            ) from error
+        raise Failed(f"{what}: predict returned numbers")
+    return ", ".join(cases)
+
+
+def calls_are_independent(c: Candidate) -> str:
+    """What was decoded before, or shares the batch, changes nothing."""
+    x = c.frames(200)
+    again = leaks.repeat_change(c.decoder, c.session, x)
+    shared = leaks.batch_change(c.decoder, c.session, x)
+    if again > leaks.TOLERANCE:
+        raise Failed(f"decoding something else in between changes predictions by {again:.2g}")
+    if shared is not None and shared > leaks.TOLERANCE:
+        raise Failed(
+            f"other records in the batch change predictions by {shared:.2g}: is a batch norm in training mode?"
+        )
+    return f"repeated {again:.1g}" + ("" if shared is None else f", in a batch {shared:.1g}")
+
+
+def test_blocks_are_kept_apart(c: Candidate) -> str:
+    """Noise in place of every test block changes nothing of what the decoder is handed."""
+    change = leaks.test_part_reach(c.dataset, c.session_name, c.protocol, c.front_end)
+    if change > 0.01:
+        raise Failed(f"training or validation data change by {change:.2g} deviations")
+    return f"largest change {change:.1g} deviations"
+
+
+def stream_equals_predict(c: Candidate) -> str:
+    """The stream equals `predict` far past the training window."""
+    if not c.cls.causal:
+        try:
+            c.decoder.stream(c.session)
+        except RealmbenchError:
+            raise NotApplicable("refuses to stream, as it should") from None
+        raise Failed("a decoder that is not causal must refuse to stream")
+    x = c.frames(c.stream_frames)
+    running = c.decoder.stream(c.session)
+    stepped = np.stack([running.step(frame) for frame in x])
+    change = float(leaks.largest_change(stepped, c.decoder.predict(x, c.session)))
+    if change > STREAM_TOLERANCE:
+        raise Failed(f"stream and predict differ by {change:.2g} deviations of the target")
+    return f"{change:.1g} over {c.stream_frames:,} frames"
+
+
+def stream_memory_is_constant(c: Candidate) -> str:
+    """What a stream holds does not grow with the frames it has seen."""
+    if not c.cls.causal:
+        raise NotApplicable("only causal decoders stream")
+    running = c.decoder.stream(c.session)
+    sizes = []
+    for count in (200, c.stream_frames // 2):
+        for frame in c.frames(count):
+            running.step(frame)
+        sizes.append(held_bytes(running))
+    if sizes[1] > sizes[0]:
+        raise Failed(f"the stream grew from {sizes[0]:,} to {sizes[1]:,} bytes")
+    return f"{sizes[1]:,} bytes with its weights"
+
+
+def held_bytes(root: object) -> int:
+    """Count the bytes of every array and tensor, and the items of every container, that an object reaches."""
+    seen: dict[int, int] = {}
+    pending = [root]
+    while pending:
+        item = pending.pop()
+        if id(item) in seen or isinstance(item, (type, str, bytes)):
+            continue
+        own = 0
+        if isinstance(item, np.ndarray):
+            base = item if item.base is None else item.base
+            own = getattr(base, "nbytes", item.nbytes)
+        elif hasattr(item, "untyped_storage"):
+            own = item.untyped_storage().nbytes()
+        elif isinstance(item, Mapping):
+            pending += list(item.values())
+            own = 8 * len(item)
+        elif isinstance(item, Sequence) or type(item).__name__ in ("deque", "set", "frozenset"):
+            pending += list(item)  # type: ignore[call-overload]
+            own = 8 * len(item)  # type: ignore[arg-type]
+        pending += list(getattr(item, "__dict__", {}).values())
+        seen[id(item)] = own
+    return sum(seen.values())
+
+
+CONTRACT: dict[str, Callable[[Candidate], str]] = {
+    "declares what it is": declares,
+    "learns and predicts": learns,
+    "any length": any_length,
+    "same seed, same numbers": same_seed_same_numbers,
+    "parameters declared": parameters_are_declared,
+    "save and load": saved_and_loaded,
+    "left-out channels": masked_channels_count_for_nothing,
+    "gradient for every parameter": every_parameter_learns,
+    "wrong input refused": wrong_input_is_refused,
+    "calls independent": calls_are_independent,
+    "test blocks kept apart": test_blocks_are_kept_apart,
+    "stream equals predict": stream_equals_predict,
+    "stream in constant memory": stream_memory_is_constant,
+}

@@ -1,0 +1,56 @@
+"""What a conformance run leaves: one line per check, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
+
+Status = Literal["pass", "fail", "as declared", "not applicable"]
+Subject = TypeVar("Subject")
+
+
+class Failed(Exception):  # noqa: N818  # a verdict, not an error
+    """The check's expectation does not hold."""
+
+
+class NotApplicable(Exception):  # noqa: N818
+    """The check has no meaning for this subject."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of a report."""
+
+    name: str
+    status: Status
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was checked, and the verdict."""
+
+    subject: str
+    checks: tuple[Check, ...]
+    verdict: str
+
+    @property
+    def passed(self) -> bool:
+        return all(check.status != "fail" for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def run_check(name: str, function: Callable[[Subject], str], subject: Subject) -> Check:
+    """Run one check: it returns a sentence about what it saw, or raises `Failed` or `NotApplicable`."""
+    try:
+        return Check(name, "pass", function(subject))
+    except NotApplicable as reason:
+        return Check(name, "not applicable", str(reason))
+    except Failed as reason:
+        return Check(name, "fail", str(reason))
+    except Exception as error:  # a third party's code may raise anything; the report shows what
+        return Check(name, "fail", f"{type(error).__name__}: {error}")
