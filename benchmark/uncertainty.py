@@ -190,12 +190,17 @@ def errors_above_ceiling(sessions: Sequence[BlockSums], ceilings: Sequence[float
     return float(excess / error) if error > 0 else float("nan")
 
 
-def distinguishable(difference: Interval | None, p_value: float, sessions: int) -> bool:
-    """Return whether a difference may be claimed: enough sessions, an interval without zero, and p at most 0.05."""
+def distinguishable(scores: np.ndarray, printed: Interval | None, p_value: float) -> bool:
+    """Return whether (S, K) score differences may be claimed to be more than chance.
+
+    Asks for `SIGNIFICANCE_SESSIONS` sessions, a printed interval without zero, a t-interval without zero (the bootstrap
+    alone claims a little too often with few seeds) and p at most 0.05.
+    """
     return (
-        sessions >= SIGNIFICANCE_SESSIONS
-        and difference is not None
-        and difference.excludes_zero
+        len(scores) >= SIGNIFICANCE_SESSIONS
+        and printed is not None
+        and printed.excludes_zero
+        and t_interval(scores).excludes_zero
         and p_value <= 1 - LEVEL + 1e-12
     )
 

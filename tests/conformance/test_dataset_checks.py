@@ -1,0 +1,102 @@
+"""Dataset checks: built-in datasets pass, each damaged loader fails the check that is about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from realmbench.conformance import Report, check_dataset
+from realmbench.dataset import Dataset, DatasetInfo, Fold, open_dataset
+from realmbench.recording import Recording
+
+OPEN_FIELD = Path(__file__).parents[3] / "shared" / "data" / "open-field"
+
+
+def failed(report: Report) -> set[str]:
+    return {check.name for check in report.checks if check.status == "fail"}
+
+
+@pytest.mark.parametrize("name", ["synthetic-lds:tiny", "synthetic-reach:tiny"])
+def test_built_in_datasets_pass(name: str) -> None:
+    report = check_dataset(open_dataset(name))
+    assert report.passed, report.verdict
+
+
+@pytest.mark.skipif(not OPEN_FIELD.is_dir(), reason="the real recordings are not on this machine")
+def test_real_recordings_pass() -> None:
+    report = check_dataset(open_dataset("open-field", OPEN_FIELD.parent), short=True)
+    assert report.passed, report.verdict
+
+
+def damaged(toy: Dataset, **change: Any) -> Dataset:
+    """Return the toy dataset with one method replaced."""
+    cls = type("Damaged", (type(toy),), {"__module__": type(toy).__module__, **change})
+    return cls()
+
+
+def with_recording(toy: Dataset, change: Any) -> Dataset:
+    def load(self: Any, session: str) -> Recording:
+        return change(type(toy).load(self, session))
+
+    return damaged(toy, load=load)
+
+
+def test_toy_passes_in_both_forms(toy: Dataset) -> None:
+    report = check_dataset(toy)
+    assert report.passed, report.verdict
+    assert "6 of 6 sessions loaded" in report.verdict
+    assert "1 of 6 sessions loaded" in check_dataset(toy, short=True).verdict
+
+
+def test_volt_instead_of_microvolt_is_caught(toy: Dataset) -> None:
+    report = check_dataset(with_recording(toy, lambda r: replace(r, lfp=np.asarray(r.lfp) * 1e-6)), short=True)
+    assert failed(report) == {"units"}
+    assert "is it in volt or in converter units?" in str(report)
+
+
+def test_metres_named_centimetres_are_caught(toy: Dataset) -> None:
+    report = check_dataset(with_recording(toy, lambda r: replace(r, behaviour=r.behaviour * 1e-3)), short=True)
+    assert failed(report) == {"units"}
+
+
+def test_clock_that_hardly_overlaps_is_caught(toy: Dataset) -> None:
+    late = with_recording(toy, lambda r: replace(r, behaviour_times=r.behaviour_times + 40))
+    assert "clocks" in failed(check_dataset(late, short=True))
+
+
+def test_random_loader_is_caught(toy: Dataset) -> None:
+    generator = np.random.default_rng()
+    noisy = with_recording(toy, lambda r: replace(r, lfp=r.lfp + generator.standard_normal(r.lfp.shape)))
+    assert failed(check_dataset(noisy, short=True)) == {"deterministic"}
+
+
+def test_fold_with_a_session_on_both_sides_is_caught(toy: Dataset) -> None:
+    folds = damaged(toy, folds=lambda self: [Fold(name="a", pretrain=("a0", "a2"), held_out=("a2",))])
+    assert "folds" in failed(check_dataset(folds, short=True))
+    unknown = damaged(toy, folds=lambda self: [Fold(name="a", pretrain=("a9",), held_out=("a2",))])
+    report = check_dataset(unknown, short=True)
+    assert "folds name unknown sessions: a9" in str(report)
+
+
+def test_missing_licence_is_caught(toy: Dataset) -> None:
+    info = toy.info.model_copy(update={"licence": ""})
+    without = damaged(toy, info=property(lambda self: DatasetInfo(**info.model_dump())))
+    assert failed(check_dataset(without, short=True)) == {"described"}
+
+
+def test_constant_target_is_caught(toy: Dataset) -> None:
+    def stopped(recording: Recording) -> Recording:
+        behaviour = recording.behaviour.copy()
+        behaviour[len(behaviour) // 5 :, 1] = 0.5
+        return replace(recording, behaviour=behaviour)
+
+    assert "split" in failed(check_dataset(with_recording(toy, stopped), short=True))
+
+
+def test_ceilings_that_fall_with_look_ahead_are_caught(toy: Dataset) -> None:
+    falling = damaged(toy, ceiling=lambda self, session, look_ahead_s: 0.5 if look_ahead_s else 0.6)
+    assert failed(check_dataset(falling, short=True)) == {"ceilings"}

@@ -1,0 +1,167 @@
+"""Each check of the conformance suite fails on a decoder that breaks just that part of the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from realmbench.conformance import Report, check_decoder
+from realmbench.errors import UnknownNameError
+
+BASE = """
+from typing import ClassVar
+import numpy as np
+from realmbench.decoder import Decoder, FlopCount, ParameterCount, Stream
+
+class _Stream(Stream):
+    def __init__(self, weights): self.weights = weights
+    def step(self, frame): return frame.ravel() @ self.weights
+
+class Honest(Decoder):
+    "Least squares on the present frame."
+    causal: ClassVar[bool] = True
+    weights = None
+    def adapt(self, session, context, artifact=None):
+        with context.phase("fit"):
+            x = np.concatenate([segment.x for segment in session.train])
+            y = np.concatenate([segment.y for segment in session.train])
+            flat = x.reshape(len(x), -1)
+            self.weights = np.linalg.solve(flat.T @ flat + np.eye(flat.shape[1]), flat.T @ y)
+    def predict(self, x, session):
+        self.require_fitted(self.weights)
+        session.check_frames(x)
+        return x.reshape(len(x), -1) @ self.weights
+    def stream(self, session): return _Stream(self.weights)
+    def arrays(self): return {"weights": self.weights}
+    def restore(self, arrays, session): self.weights = arrays["weights"]
+    def flops(self, session): return FlopCount(2 * self.weights.size)
+"""
+
+BROKEN = {
+    "declares what it is": '    presets: ClassVar = {}\n    causal: ClassVar[bool] = True\n    look_ahead_s = 0.1',
+    "learns and predicts": '    def predict(self, x, session): return np.zeros((len(x), 5))',
+    "any length": '''    def predict(self, x, session):
+        super().predict(x, session)
+        return np.resize(x.reshape(len(x), -1) @ self.weights, (max(len(x), 5), 2))[: max(len(x), 5)]''',
+    "same seed, same numbers": '''    def adapt(self, session, context, artifact=None):
+        super().adapt(session, context)
+        self.weights = self.weights + 1e-4 * np.random.default_rng().standard_normal(self.weights.shape)''',
+    "parameters declared": '    def parameters(self): return ParameterCount(10**6, 1)',
+    "save and load": '    def arrays(self): return {"weights": np.round(self.weights, 2)}',
+    "wrong input refused": '''    def predict(self, x, session):
+        return x.reshape(len(x), -1) @ np.resize(self.weights, (x[0].size, 2))''',
+    "calls independent": '''    calls = 0
+    def predict(self, x, session):
+        self.calls += 1
+        return super().predict(x, session) + 0.01 * self.calls''',
+    "stream equals predict": '''    def stream(self, session):
+        return _Stream(self.weights * 1.001)''',
+    "stream in constant memory": '''    def stream(self, session):
+        class Keeps(_Stream):
+            def __init__(self, weights): super().__init__(weights); self.kept = []
+            def step(self, frame): self.kept.append(frame); return super().step(frame)
+        return Keeps(self.weights)''',
+    "future replaced by noise": '''    def predict(self, x, session):
+        return np.roll(super().predict(x, session), -3, axis=0)''',
+    "length of the record": '''    def predict(self, x, session):
+        return super().predict(x, session) - x.mean()''',
+}  # fmt: skip
+
+
+def check(tmp_path: Path, body: str) -> Report:
+    # A file is imported once under its path: every candidate needs one of its own.
+    file = tmp_path / f"candidate_{len(list(tmp_path.glob('*.py')))}.py"
+    file.write_text(f"{BASE}\nclass Candidate(Honest):\n    'A candidate.'\n{body}\n")
+    return check_decoder(f"{file}:Candidate", short=True)
+
+
+def failed(report: Report) -> set[str]:
+    return {entry.name for entry in report.checks if entry.status == "fail"}
+
+
+def test_a_decoder_of_thirty_lines_passes(tmp_path: Path) -> None:
+    report = check(tmp_path, "    pass")
+    assert report.passed, report.verdict
+    assert "is causal from the raw sample to the prediction" in report.verdict
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_breach_is_caught_by_its_check(name: str, tmp_path: Path) -> None:
+    report = check(tmp_path, BROKEN[name])
+    assert name in failed(report), report
+    assert not report.passed
+    assert name in report.verdict
+
+
+def test_left_out_channel_that_counts_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positive control: without the harness's mask, noise on a dead electrode would reach predictions."""
+    from realmbench.session import Normaliser
+
+    honest = Normaliser.input
+    monkeypatch.setattr(Normaliser, "input", lambda self, frames, mask: honest(self, frames, mask | True))
+    assert "left-out channels" in failed(check(tmp_path, "    def adapt(self, s, c, a=None):\n"
+        "        super().adapt(s, c)\n        self.weights = self.weights + 0.1"))  # fmt: skip
+
+
+def test_parameter_without_gradient_is_caught(tmp_path: Path) -> None:
+    file = tmp_path / "network.py"
+    file.write_text("""
+from torch import nn
+from realmbench.training.network_decoder import NetworkDecoder
+
+class Net(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.out, self.unused = nn.Linear(inputs, outputs), nn.Linear(2, 2)
+    def forward(self, x, mask): return self.out(x.flatten(2))
+    def initial_state(self, batch): return None
+    def step(self, frame, mask, state): return self.out(frame.flatten(1)), None
+
+class Dead(NetworkDecoder):
+    "Has a layer that it does not use."
+    causal = True
+    def build(self, session): return Net(session.channels * session.features, session.outputs)
+""")
+    report = check_decoder(f"{file}:Dead", short=True)
+    assert failed(report) == {"gradient for every parameter"}
+    assert "no gradient reaches unused.weight, unused.bias" in str(report)
+
+
+def test_look_ahead_is_held_to_what_is_declared(tmp_path: Path) -> None:
+    body = """    causal: ClassVar[bool] = False
+    look_ahead_s = {declared}
+    def stream(self, session): return Decoder.stream(self, session)
+    def predict(self, x, session):
+        output = super().predict(x, session)
+        return np.concatenate([output[2:], output[-1:].repeat(2, axis=0)])[: len(x)]"""
+    report = check(tmp_path, body.format(declared=0.04))
+    assert report.passed, report.verdict
+    assert "needs 0.04 s of the future, as it declares" in report.verdict
+    report = check(tmp_path, body.format(declared=0.02))
+    assert "future replaced by noise" in failed(report)
+
+
+def test_a_decoder_of_the_whole_record_must_fail_causality(tmp_path: Path) -> None:
+    body = """    causal: ClassVar[bool] = False
+    look_ahead_s = float("inf")
+    def stream(self, session): return Decoder.stream(self, session)"""
+    report = check(tmp_path, body)
+    assert failed(report) == {"future replaced by noise"}
+    assert "nothing of the future reaches it" in str(report)
+    sees = body + "\n    def predict(self, x, session): return super().predict(x, session)[::-1]"
+    report = check(tmp_path, sees)
+    assert report.passed
+    assert "It fails causality, as it declares" in report.verdict
+    assert {entry.status for entry in report.checks} >= {"as declared", "not applicable"}
+
+
+def test_decoder_that_cannot_learn_ends_the_check(tmp_path: Path) -> None:
+    report = check(tmp_path, "    def adapt(self, session, context, artifact=None): raise ValueError('no')")
+    assert failed(report) == {"learns and predicts"}
+    assert "ValueError: no" in str(report)
+
+
+def test_unknown_model_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'wiener'"):
+        check_decoder("wienr")
