@@ -75,25 +75,25 @@ class Wiener(Decoder):
         return np.arange(0, round(self.options.history_s * rate) + 1, self.options.lag_step)
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
-        self.require_fitted(self._weights)
+        weights = self.fitted(self._weights)
         session.check_frames(x)
-        return _apply(x, self._lags, self._weights, self._offset)
+        return _apply(x, self._lags, weights, self._offset)
 
     def stream(self, session: Session) -> Stream:
-        return _LagStream(self._lags, self._weights, self._offset, (session.channels, session.features))
+        return _LagStream(self._lags, self.fitted(self._weights), self._offset, (session.channels, session.features))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {"weights": self._weights, "offset": self._offset, "lags": self._lags}
+        return {"weights": self.fitted(self._weights), "offset": self._offset, "lags": self._lags}
 
     def restore(self, arrays: Mapping[str, np.ndarray], session: Session) -> None:
         self._weights, self._offset, self._lags = arrays["weights"], arrays["offset"], arrays["lags"]
 
     def parameters(self) -> ParameterCount:
-        count = self._weights.size + self._offset.size
+        count = self.fitted(self._weights).size + self._offset.size
         return ParameterCount(count, count)
 
     def flops(self, session: Session) -> FlopCount:
-        return FlopCount(2 * self._weights.size, ("add",))
+        return FlopCount(2 * self.fitted(self._weights).size, ("add",))
 
     def _validation_score(
         self, session: SessionData, lags: np.ndarray, weights: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray

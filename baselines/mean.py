@@ -24,21 +24,16 @@ class Mean(Decoder):
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
         session.check_frames(x)
-        return np.tile(self._fitted(), (len(x), 1))
+        return np.tile(self.fitted(self._mean), (len(x), 1))
 
     def stream(self, session: Session) -> Stream:
-        return _ConstantStream(self._fitted())
+        return _ConstantStream(self.fitted(self._mean))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {"mean": self._fitted()}
+        return {"mean": self.fitted(self._mean)}
 
     def restore(self, arrays: Mapping[str, np.ndarray], session: Session) -> None:
         self._mean = arrays["mean"]
-
-    def _fitted(self) -> np.ndarray:
-        self.require_fitted(self._mean)
-        assert self._mean is not None
-        return self._mean
 
     def flops(self, session: Session) -> FlopCount:
         return FlopCount(0)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -25,6 +25,7 @@ from .registry import Registry
 from .session import Session, SessionData
 
 DEFAULT_PRESET = "small"
+Part = TypeVar("Part")
 
 
 class Preset(BaseModel):
@@ -193,8 +194,8 @@ class Decoder(ABC):
         count = sum(array.size for array in self.arrays().values())
         return ParameterCount(count, count)
 
-    def require_fitted(self, what: Any) -> None:
-        """Raise unless ``what`` a fit leaves is there.
+    def fitted(self, what: Part | None) -> Part:
+        """Return what a fit leaves.
 
         Raises
         ------
@@ -202,6 +203,7 @@ class Decoder(ABC):
         """
         if what is None:
             raise RealmbenchError(f"{type(self).__name__} is not fitted yet; call adapt or restore first")
+        return what
 
     @abstractmethod
     def flops(self, session: Session) -> FlopCount:

@@ -6,14 +6,17 @@ standard deviations of the target; NaN in a prediction counts as an infinite cha
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from .dataset import Dataset
 from .decoder import Decoder
 from .front_end import FrontEnd
+from .manifest import CLOCK_RATE
 from .preparation import pad_channels, prepare_session
 from .protocol import Protocol
 from .recording import Recording
@@ -169,7 +172,7 @@ def gradient_reach(decoder: Decoder, session: SessionData, x: np.ndarray, times:
     return largest
 
 
-def network_of(decoder: Decoder) -> object | None:
+def network_of(decoder: Decoder) -> Any:
     """Return the torch network inside a fitted decoder, or None."""
     from .training.network_decoder import NetworkDecoder
 
@@ -183,8 +186,8 @@ def test_part_reach(dataset: Dataset, session: str, protocol: Protocol, front_en
     test block within the protocol's gap, to a thousandth of a deviation.
     """
     before = prepare_session(dataset, session, protocol, front_end)
-    spans = [(span.start / 50, span.stop / 50) for span in before.manifest.of("test")]
-    after = prepare_session(_Disturbed(dataset, spans), session, protocol, front_end)
+    spans = [(span.start / CLOCK_RATE, span.stop / CLOCK_RATE) for span in before.manifest.of("test")]
+    after = prepare_session(_disturbed(dataset, spans), session, protocol, front_end)
     if not np.array_equal(before.data.mask, after.data.mask):
         return float("inf")
     change = 0.0
@@ -198,38 +201,28 @@ def test_part_reach(dataset: Dataset, session: str, protocol: Protocol, front_en
 test_part_reach.__test__ = False  # type: ignore[attr-defined]  # not a test
 
 
-class _Disturbed(Dataset):
-    """A dataset whose LFP and behaviour are noise within some spans of seconds."""
+def _disturbed(dataset: Dataset, spans: Sequence[tuple[float, float]]) -> Dataset:
+    """Return the dataset with noise for LFP and behaviour within spans of seconds from the first LFP sample."""
 
-    def __init__(self, dataset: Dataset, spans: Sequence[tuple[float, float]]) -> None:
-        self._dataset, self._spans = dataset, spans
-        self.variant, self.options, self.variants = dataset.variant, dataset.options, dataset.variants
-        self.depends_on = (type(dataset).__module__, *dataset.depends_on)
-
-    info = property(lambda self: self._dataset.info)
-
-    def sessions(self):  # type: ignore[no-untyped-def]
-        return self._dataset.sessions()
-
-    def folds(self):  # type: ignore[no-untyped-def]
-        return self._dataset.folds()
-
-    def load(self, session: str) -> Recording:
-        recording = self._dataset.load(session)
+    def load(session: str) -> Recording:
+        recording = dataset.load(session)
         generator = np.random.default_rng(0)
         lfp, behaviour = np.array(recording.lfp[:], np.float32), recording.behaviour.copy()
         scale = np.nanstd(lfp, axis=0)
-        for start, stop in self._spans:
+        times = recording.behaviour_times - recording.lfp_start
+        step = float(np.median(np.diff(times)))
+        for start, stop in spans:
             part = slice(round(start * recording.sampling_rate), round(stop * recording.sampling_rate))
             lfp[part] = 10 * scale * generator.standard_normal(lfp[part].shape)
-            times = recording.behaviour_times - recording.lfp_start
             # The behaviour's samples at either edge also serve, by interpolation, the frames outside.
-            step = float(np.median(np.diff(times)))
             inside = (times > start + step) & (times < stop - step)
-            behaviour[inside] = (
-                10 * behaviour.std(0) * generator.standard_normal((int(inside.sum()), behaviour.shape[1]))
-            )
+            noise = generator.standard_normal((int(inside.sum()), behaviour.shape[1]))
+            behaviour[inside] = 10 * behaviour.std(0) * noise
         return replace(recording, lfp=lfp, behaviour=behaviour)
+
+    changed = copy.copy(dataset)
+    changed.load = load  # type: ignore[method-assign]  # everything else stays the dataset's own
+    return changed
 
 
 def largest_change(first: np.ndarray, second: np.ndarray, axis: int | None = None) -> np.ndarray:

@@ -54,7 +54,7 @@ class NetworkDecoder(Decoder):
             return self.build(session).to(context.device)
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
-        network = self._fitted()
+        network = self.fitted(self.network)
         session.check_frames(x)
         device = next(network.parameters()).device
         mask = torch.from_numpy(session.mask).to(device)[None]
@@ -65,10 +65,10 @@ class NetworkDecoder(Decoder):
     def stream(self, session: Session) -> Stream:
         if not self.causal:
             return super().stream(session)
-        return NetworkStream(self._fitted(), session.mask)
+        return NetworkStream(self.fitted(self.network), session.mask)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return module_arrays(self._fitted())
+        return module_arrays(self.fitted(self.network))
 
     def restore(self, arrays: Mapping[str, np.ndarray], session: Session) -> None:
         self.network = self.build(session)
@@ -76,7 +76,7 @@ class NetworkDecoder(Decoder):
         self.network.eval()
 
     def parameters(self) -> ParameterCount:
-        network = self._fitted()
+        network = self.fitted(self.network)
         deployed = sum(parameter.numel() for parameter in network.parameters())
         trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
         return ParameterCount(deployed, trained)
@@ -88,11 +88,6 @@ class NetworkDecoder(Decoder):
             return count_flops(lambda: running.step(frame))
         frames = np.zeros((FLOP_FRAMES, session.channels, session.features), np.float32)
         return count_flops(lambda: self.predict(frames, session), FLOP_FRAMES)
-
-    def _fitted(self) -> nn.Module:
-        self.require_fitted(self.network)
-        assert self.network is not None
-        return self.network
 
 
 class NetworkStream(Stream):

@@ -29,9 +29,8 @@ class Honest(Decoder):
             flat = x.reshape(len(x), -1)
             self.weights = np.linalg.solve(flat.T @ flat + np.eye(flat.shape[1]), flat.T @ y)
     def predict(self, x, session):
-        self.require_fitted(self.weights)
         session.check_frames(x)
-        return x.reshape(len(x), -1) @ self.weights
+        return x.reshape(len(x), -1) @ self.fitted(self.weights)
     def stream(self, session): return _Stream(self.weights)
     def arrays(self): return {"weights": self.weights}
     def restore(self, arrays, session): self.weights = arrays["weights"]
