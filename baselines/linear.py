@@ -93,7 +93,7 @@ class Wiener(Decoder):
         return ParameterCount(count, count)
 
     def flops(self, session: Session) -> FlopCount:
-        return FlopCount(2 * self.fitted(self._weights).size, ("add",))
+        return FlopCount(2 * self.fitted(self._weights).size, elementwise=self._offset.size)
 
     def _validation_score(
         self, session: SessionData, lags: np.ndarray, weights: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray

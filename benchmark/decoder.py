@@ -89,10 +89,18 @@ class ParameterCount:
 
 @dataclass(frozen=True)
 class FlopCount:
-    """Floating-point operations per frame (a multiply-add counts two), and operations that were not counted."""
+    """Floating-point operations per frame.
+
+    Attributes
+    ----------
+    per_step : of matrix products, convolutions and attention; a multiply-add counts two.
+    uncounted : names of operations in neither number.
+    elementwise : of everything else, one per element and operation.
+    """
 
     per_step: int
     uncounted: tuple[str, ...] = ()
+    elementwise: int = 0
 
 
 class Stream(ABC):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -57,11 +55,13 @@ def check_device(device: str) -> str:
     return device
 
 
-def peak_memory_mb() -> float:
-    """Return the largest resident memory of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes, Linux kilobytes.
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+def peak_device_memory_mb(device: str) -> float | None:
+    """Return the largest memory that torch has held on a GPU so far, in MB; None on the CPU."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
 
 
 def git_commit() -> str | None:

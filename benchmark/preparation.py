@@ -59,6 +59,7 @@ class Prepared:
     channels: ChannelReport
     target_units: tuple[str, ...]
     left_out: tuple[str, ...]
+    sampling_rate: float
 
 
 def prepare_session(
@@ -144,6 +145,7 @@ def prepare_session(
         channels=report,
         target_units=recording.behaviour_units,
         left_out=front_end.left_out(recording.sampling_rate),
+        sampling_rate=recording.sampling_rate,
     )
 
 

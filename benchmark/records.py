@@ -70,6 +70,7 @@ class Latency(_Part):
     steps: int
     threads: int
     device: str
+    warm_up: int | None = None
 
 
 class RunRecord(_Part):
@@ -122,10 +123,16 @@ class RunRecord(_Part):
     parameters_trained: int
     artifacts: list[ArtifactUse]
     seconds: dict[str, float]
-    flops_per_step: int
+    flops_per_step: int  # matrix products, convolutions, attention
+    flops_elementwise: int | None = None  # everything else; None in the first records, which list it as uncounted
     flops_uncounted: list[str]
-    latency: Latency | None
-    peak_memory_mb: float
+    latency: Latency | None  # of the decoder's step
+    front_end_latency: Latency | None = None  # of the raw samples of one frame
+    group_delay_s: dict[str, float] | None = None  # of the front end's filters, by feature
+    stream_bytes: int | None = None  # held by a running stream, weights included
+    peak_memory_mb: float  # resident memory of the process, the session's data included
+    peak_memory_of_run: bool = False  # False: since the process began
+    peak_device_memory_mb: float | None = None
     # where and with what
     device: str
     threads: int

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from .artifact import Artifact, ArtifactRecord, ArtifactStore
+from .cost import PeakMemory, decoder_latency, front_end_latency, stream_bytes
 from .dataset import Dataset, Fold
 from .decoder import Context
 from .errors import RealmbenchError
 from .evaluation import Evaluation, check_stream, evaluate
 from .files import cache_dir
 from .front_end import FrontEnd
-from .latency import measure_latency
-from .machine import device_description, git_commit, peak_memory_mb, versions
+from .machine import device_description, git_commit, peak_device_memory_mb, versions
 from .manifest import SessionRole
 from .plan import Plan
 from .preparation import Prepared, prepare_session
@@ -151,6 +151,7 @@ def _run_one(
 ) -> RunRecord:
     import torch
 
+    memory = PeakMemory()
     prepared = _prepared(plan, session, "held-out", bank)
     context = _context(plan, seed, events)
     decoder = plan.decoder()
@@ -162,7 +163,8 @@ def _run_one(
         check_stream(decoder, prepared)
     threads = torch.get_num_threads()
     device = device_description(plan.request.device)
-    latency = measure_latency(decoder, prepared.data, device) if decoder.causal else None
+    latency = decoder_latency(decoder, prepared.data, device) if decoder.causal else None
+    front_end = plan.front_end
     parameters, flops = decoder.parameters(), decoder.flops(prepared.data)
     ceiling = dataset.ceiling(session, decoder.look_ahead_s)
     uses = _artifact_chain(artifact.record, context.artifacts) if artifact is not None else []
@@ -188,7 +190,7 @@ def _run_one(
         subject=info.subject,
         day=info.day,
         training_sessions=[*(fold.pretrain if decoder.multi_session else ()), session],
-        front_end=plan.front_end.name,
+        front_end=front_end.name,
         front_end_left_out=list(prepared.left_out),
         channels=prepared.channels,
         protocol=plan.protocol.name,
@@ -211,9 +213,15 @@ def _run_one(
         artifacts=uses,
         seconds=context.seconds,
         flops_per_step=flops.per_step,
+        flops_elementwise=flops.elementwise,
         flops_uncounted=list(flops.uncounted),
         latency=latency,
-        peak_memory_mb=peak_memory_mb(),
+        front_end_latency=front_end_latency(front_end, prepared.channels.channels, prepared.sampling_rate, device),
+        group_delay_s=front_end.group_delays(prepared.sampling_rate),
+        stream_bytes=stream_bytes(decoder, prepared.data) if decoder.causal else None,
+        peak_memory_mb=memory.megabytes(),
+        peak_memory_of_run=memory.of_run,
+        peak_device_memory_mb=peak_device_memory_mb(plan.request.device),
         device=device,
         threads=threads,
         versions=versions(),

@@ -184,7 +184,7 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
         parameters=first.parameters_deployed,
         training_seconds=float(np.mean([record.training_seconds for record in records])),
         training_seconds_with_artifacts=float(np.mean([record.training_seconds_with_artifacts for record in records])),
-        flops_per_step=first.flops_per_step,
+        flops_per_step=first.flops_per_step + (first.flops_elementwise or 0),
         latency_p50_us=float(np.median([latency.p50 for latency in latencies])) if latencies else None,
         latency_p95_us=float(np.median([latency.p95 for latency in latencies])) if latencies else None,
     )

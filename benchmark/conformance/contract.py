@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from realmbench import leaks
+from realmbench.cost import held_bytes
 from realmbench.errors import RealmbenchError
 
 from .candidate import Candidate
@@ -194,31 +195,6 @@ def stream_memory_is_constant(c: Candidate) -> str:
     if sizes[1] > sizes[0]:
         raise Failed(f"the stream grew from {sizes[0]:,} to {sizes[1]:,} bytes")
     return f"{sizes[1]:,} bytes with its weights"
-
-
-def held_bytes(root: object) -> int:
-    """Count the bytes of every array and tensor, and the items of every container, that an object reaches."""
-    seen: dict[int, int] = {}
-    pending = [root]
-    while pending:
-        item = pending.pop()
-        if id(item) in seen or isinstance(item, (type, str, bytes)):
-            continue
-        own = 0
-        if isinstance(item, np.ndarray):
-            base = item if item.base is None else item.base
-            own = getattr(base, "nbytes", item.nbytes)
-        elif hasattr(item, "untyped_storage"):
-            own = item.untyped_storage().nbytes()
-        elif isinstance(item, Mapping):
-            pending += list(item.values())
-            own = 8 * len(item)
-        elif isinstance(item, Sequence) or type(item).__name__ in ("deque", "set", "frozenset"):
-            pending += list(item)  # type: ignore[call-overload]
-            own = 8 * len(item)  # type: ignore[arg-type]
-        pending += list(getattr(item, "__dict__", {}).values())
-        seen[id(item)] = own
-    return sum(seen.values())
 
 
 CONTRACT: dict[str, Callable[[Candidate], str]] = {

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from realmbench.baselines.recurrent import BiGru, Gru, Lstm
 from realmbench.realm.decoders import RealmScratch
 from realmbench.realm.encoder import PRESETS
+from realmbench.realm.ssd import ssd_step
+from realmbench.training.flops import count_flops
 
 
 def test_gru_step_counts_its_matrix_products(session_maker: Any) -> None:
@@ -19,7 +22,9 @@ def test_gru_step_counts_its_matrix_products(session_maker: Any) -> None:
     expected = 2 * (6 * hidden + 3 * hidden * hidden * 2 + hidden * 2)
     count = decoder.flops(session)
     assert count.per_step == expected
-    assert {"sigmoid", "tanh"} & {name.strip("_") for name in count.uncounted}
+    # Per unit: two sums and two sigmoids for the gates, product, sum and tanh for the candidate, three to interpolate.
+    assert count.elementwise == 10 * hidden
+    assert count.uncounted == ()
 
 
 def test_lstm_step_counts_its_matrix_products(session_maker: Any) -> None:
@@ -50,5 +55,30 @@ def test_mamba_step_counts_its_products(session_maker: Any) -> None:
     tokenizer = channels * 3 * features * 8 + channels * 5 + channels * 8 * width
     block = width * (inner + mixed + heads) + 4 * mixed + inner * state + inner * width
     assert decoder.flops(session).per_step == 2 * (tokenizer + sizes["layers"] * block + width * outputs)
-    assert {"exp", "gelu"} <= set(decoder.flops(session).uncounted)
+    assert decoder.flops(session).uncounted == ()
     assert np.isfinite(decoder.predict(np.zeros((5, 3, 2), np.float32), session)).all()
+
+
+def test_scan_step_counts_its_recurrence_in_closed_form() -> None:
+    heads, width, size = 4, 8, 16
+    x, dt = torch.randn(1, heads, width), torch.rand(1, heads)
+    A, B, C = -torch.rand(heads), torch.randn(1, 1, size), torch.randn(1, 1, size)
+    state = torch.zeros(1, heads, width, size)
+    count = count_flops(lambda: ssd_step(x, dt, A, B, C, state))
+    # Products: y = h C.
+    assert count.per_step == 2 * heads * width * size
+    # Recurrence: dt A and its exponential, dt x, its outer product with B, the decayed state, and their sum.
+    assert count.elementwise == 2 * heads + heads * width + 3 * heads * width * size
+    assert count.uncounted == ()
+
+
+def test_operations_without_a_formula_are_listed() -> None:
+    count = count_flops(lambda: torch.linalg.inv(torch.eye(3)) @ torch.ones(3, 3))
+    assert count.per_step == 2 * 27
+    assert any("inv" in name for name in count.uncounted)
+
+
+def test_elementwise_and_reductions_by_hand() -> None:
+    x = torch.ones(4, 5)
+    count = count_flops(lambda: ((x + 1).exp() * 2).sum() + torch.softmax(x, -1).mean())
+    assert count.elementwise == 3 * 20 + 20 + 5 * 20 + 20 + 1
