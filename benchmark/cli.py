@@ -341,6 +341,24 @@ def leaderboard(
     err.print(f"Wrote {write_leaderboard(records, chosen, output)} from {len(records)} records.", markup=False)
 
 
+@app.command()
+def figures(
+    suite: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Suite to draw; needed where results hold more than one."),
+    ] = None,
+    results_dir: ResultsDir = Path("results"),
+    output: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("figures"),
+    file_format: Annotated[str, typer.Option("--format", help="svg, png or pdf.")] = "svg",
+) -> None:
+    """Draw every figure that a suite's records allow. Example: `realmbench figures --suite calibration-v1`."""
+    from .figures import write_figures
+    from .render import err
+
+    for path in write_figures(_records_of(results_dir, suite)[1], output, file_format):
+        err.print(f"Wrote {path}.", markup=False)
+
+
 @data_app.command()
 def prepare(
     dataset: Annotated[str, typer.Argument(help="Dataset, with a variant after a colon.")],

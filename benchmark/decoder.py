@@ -167,6 +167,11 @@ class Decoder(ABC):
             "train": self.train_options.model_dump(mode="json"),
         }
 
+    @property
+    def zero_shot(self) -> bool:
+        """Whether it can predict a session of which it has seen nothing; `adapt` then gets no training segment."""
+        return False
+
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         """Learn from the fold's pretraining sessions. Multi-session decoders implement this."""
         raise RealmbenchError(f"{type(self).__name__} learns from one session alone and has no pretraining")

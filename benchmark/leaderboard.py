@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .curves import curves
+from .curves import in_words as curves_in_words
+from .curves import table as curve_table
 from .files import write_text_whole
 from .records import RunRecord
 from .statistics import Comparison, Row, compare, in_words
@@ -82,11 +85,30 @@ def markdown(records: Sequence[RunRecord], suite: str) -> str:
         lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
         lines += ["| " + " | ".join(cells(row, len(comparison.sessions))) + " |" for row in rows]
         lines += ["", in_words(comparison, rows), ""]
+        lines += _curve_lines(records, comparison)
         lines += [
             f"Sessions: {', '.join(comparison.sessions)}. Devices: {', '.join(_devices(records, comparison))}.",
             "",
         ]
     return "\n".join(lines)
+
+
+def _curve_lines(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:
+    """Return the table of calibration curves below a comparison; nothing where the protocol has none."""
+    for other, lines in curves(records):
+        if other == comparison and lines:
+            header, rows = curve_table(lines)
+            return [
+                "R2 against seconds of calibration, ± half the 95 % interval:",
+                "",
+                "| " + " | ".join(header) + " |",
+                "|" + " --- |" * len(header),
+                *("| " + " | ".join(row) + " |" for row in rows),
+                "",
+                curves_in_words(lines),
+                "",
+            ]
+    return []
 
 
 def write_leaderboard(records: Sequence[RunRecord], suite: str, path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from .channels import ChannelReport, inspect_channels
 from .dataset import Dataset
+from .errors import ProtocolError
 from .files import cache_dir, write_text_whole, write_whole
 from .fingerprint import fingerprint
 from .front_end import FrontEnd
@@ -70,6 +71,7 @@ def prepare_session(
     role: SessionRole = "held-out",
     shift_target: bool = False,
     on_progress: OnProgress | None = None,
+    references: Sequence[SessionData] = (),
 ) -> Prepared:
     """Load a session and run it through front end, split and normalisation.
 
@@ -78,6 +80,7 @@ def prepare_session(
     role : pretraining sessions are cut without a test part.
     shift_target : audit: turn the behaviour by half the record, so that any honest decoder scores about 0.
     on_progress : called with a sentence and the share done.
+    references : pretraining sessions, whose statistics and channels stand in where the split has no training part.
 
     Raises
     ------
@@ -87,22 +90,28 @@ def prepare_session(
     manifest = protocol.split(recording, role, dataset.identity)
     assert_no_leak(manifest, front_end, recording.sampling_rate)
     content = recording.fingerprint()
-    report = _channel_report(dataset, recording, manifest, _data_key(dataset, session, content, None))
     frames_key = _data_key(dataset, session, content, front_end)
     frames = _frames(recording, front_end, frames_key, on_progress)
     behaviour = _behaviour_on_frames(recording, front_end, manifest, len(frames), shift_target)
 
     stride = front_end.rate // manifest.clock_rate
     train = [slice(span.start * stride, span.stop * stride) for span in manifest.of("train")]
-    normaliser = Normaliser.fit([frames[part] for part in train], [behaviour[part] for part in train])
     channels = max(dataset.info.channels, recording.channels)
-    mask = pad_channels(report.mask, channels, axis=0)
-    normaliser = Normaliser(
-        pad_channels(normaliser.x_mean, channels, axis=0),
-        pad_channels(normaliser.x_deviation, channels, axis=0, value=1.0),
-        normaliser.y_mean,
-        normaliser.y_deviation,
-    )
+    if train:
+        report = _channel_report(dataset, recording, manifest, _data_key(dataset, session, content, None))
+        mask = pad_channels(report.mask, channels, axis=0)
+        fitted = Normaliser.fit([frames[part] for part in train], [behaviour[part] for part in train])
+        normaliser = Normaliser(
+            pad_channels(fitted.x_mean, channels, axis=0),
+            pad_channels(fitted.x_deviation, channels, axis=0, value=1.0),
+            fitted.y_mean,
+            fitted.y_deviation,
+        )
+    elif references:
+        normaliser, mask = Normaliser.pooled(references)
+        report = ChannelReport(channels=recording.channels)
+    else:
+        raise ProtocolError(f"{session}: a split without a training part needs pretraining sessions for its statistics")
 
     def inputs(span: Span) -> np.ndarray:
         part = np.asarray(frames[(span.start - span.warm_up) * stride : span.stop * stride])
@@ -136,7 +145,7 @@ def prepare_session(
         target_names=recording.behaviour_names,
         train=tuple(segment(span) for span in manifest.of("train")),
         validation=tuple(segment(span) for span in manifest.of("validation")),
-        key=stable_hash([frames_key, manifest.hash, shift_target]),
+        key=stable_hash([frames_key, manifest.hash, shift_target, *(reference.key for reference in references)]),
     )
     return Prepared(
         data=data,

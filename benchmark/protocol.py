@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -32,6 +33,15 @@ class Protocol(ABC):
     causal_only: ClassVar[bool] = False
     leaky: ClassVar[bool] = False
     headline: ClassVar[str] = "r2_axis_mean"
+    # Seconds of the held-out session that may be learnt from, where the protocol limits them.
+    calibration_s: float | None = None
+
+    def stages(self, recording: Recording) -> Sequence[Protocol]:
+        """Return the cuts of one held-out recording that a run goes through, the last one being its headline.
+
+        One for most protocols; a calibration protocol has one per point of its curve.
+        """
+        return [self]
 
     def folds(self, dataset: Dataset) -> list[Fold]:
         """Return the dataset's fixed folds after checking that no held-out session pretrains.

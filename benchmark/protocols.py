@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from .errors import ProtocolError
@@ -13,6 +14,10 @@ from .registry import Lazy
 PROTOCOLS = {
     "blocked-v1": Lazy(
         "realmbench.protocols:BlockedV1", "contiguous blocks in time with gaps, statistics from training samples only"
+    ),
+    "calibration-v1": Lazy(
+        "realmbench.protocols:CalibrationV1",
+        "a curve: zero-shot and 15 to 240 s of the held-out session to calibrate on, its last fifth tests",
     ),
 }
 
@@ -74,3 +79,81 @@ class BlockedV1(Protocol):
             last_bin=last,
             spans=tuple(spans),
         )
+
+
+class CalibrationV1(Protocol):
+    """How R2 grows with calibration: one record holds the curve over 0, 15, 30, 60, 120 and 240 s.
+
+    The held-out session is cut once into what may calibrate, a gap and the last fifth, which always tests. Calibration
+    with N seconds takes the first N:
+
+        train | gap 2 s | validation 20 %, at least 3 s | ... not used ... | gap 2 s | test (last fifth)
+
+    Zero seconds mean zero: normaliser and channel mask are then those of the pretraining sessions, and decoders that
+    cannot do without the session have no such point. Pretraining sessions are cut as `blocked-v1` cuts them, so that
+    one teacher serves both protocols.
+
+    Parameters
+    ----------
+    calibration_s : the N of this cut; `stages` makes all of them.
+    """
+
+    name = "calibration-v1"
+    summary = "R2 against seconds of calibration, 0 to 240 s; the last fifth of the session tests"
+    front_ends: ClassVar[tuple[str, ...]] = BlockedV1.front_ends
+
+    seconds: ClassVar[tuple[float, ...]] = (0.0, 15.0, 30.0, 60.0, 120.0, 240.0)
+    gap_s: ClassVar[float] = BlockedV1.gap_s
+    test_share: ClassVar[float] = 0.2
+    validation_share: ClassVar[float] = 0.2
+    min_validation_s: ClassVar[float] = 3.0
+
+    def __init__(self, calibration_s: float = seconds[-1]) -> None:
+        self.calibration_s = calibration_s
+
+    def stages(self, recording: Recording) -> Sequence[Protocol]:
+        """Return one cut per point of the curve that the recording is long enough for."""
+        first, test_start, _ = self._edges(recording)
+        available = (test_start - first) / CLOCK_RATE - self.gap_s
+        fitting = [seconds for seconds in self.seconds if seconds <= available]
+        if len(fitting) < 2:
+            raise ProtocolError(
+                f"{recording.dataset}, {recording.session}: {available:.1f} s before the test part are too short for "
+                f"{self.name}, which needs {self.seconds[1]:g} s"
+            )
+        return [CalibrationV1(seconds) for seconds in fitting]
+
+    def split(self, recording: Recording, role: SessionRole, dataset: str) -> SplitManifest:
+        if role == "pretrain":
+            return BlockedV1().split(recording, role, dataset)
+        assert self.calibration_s is not None
+        first, test_start, last = self._edges(recording)
+        gap = round(self.gap_s * CLOCK_RATE)
+        stop = first + round(self.calibration_s * CLOCK_RATE)
+        if stop + gap > test_start:
+            raise ProtocolError(
+                f"{dataset}, {recording.session}: {self.calibration_s:g} s of calibration reach the test part"
+            )
+        spans = [Span(role="test", start=test_start, stop=last, warm_up=gap)]
+        if self.calibration_s:
+            validation_s = max(self.min_validation_s, self.validation_share * self.calibration_s)
+            begin = stop - round(validation_s * CLOCK_RATE)
+            spans = [
+                Span(role="train", start=first, stop=begin - gap),
+                Span(role="validation", start=begin, stop=stop, warm_up=gap),
+                *spans,
+            ]
+        return SplitManifest(
+            protocol=self.name,
+            dataset=dataset,
+            session=recording.session,
+            session_role=role,
+            first_bin=first,
+            last_bin=last,
+            spans=tuple(spans),
+        )
+
+    def _edges(self, recording: Recording) -> tuple[int, int, int]:
+        """Return the first bin, the first of the test part, and one past the last."""
+        first, last = common_bins(recording)
+        return first, last - round(self.test_share * (last - first)), last

@@ -73,6 +73,17 @@ class Latency(_Part):
     warm_up: int | None = None
 
 
+class CurvePoint(_Part):
+    """One earlier point of a calibration curve; the record's own scores are the curve's last point."""
+
+    calibration_s: float
+    metrics: dict[str, float]
+    blocks: list[BlockScore]
+    seconds: dict[str, float]
+    split_hash: str
+    warnings: list[str]
+
+
 class RunRecord(_Part):
     """One decoder x front end x dataset x protocol x held-out session x seed."""
 
@@ -117,6 +128,8 @@ class RunRecord(_Part):
     axes: list[AxisScore]
     blocks: list[BlockScore]
     training_mean: list[float]
+    calibration_s: float | None = None  # seconds of the session that were learnt from, where the protocol limits them
+    curve: list[CurvePoint] = []  # the scores with less calibration
     ceiling: float | None
     # at what cost
     parameters_deployed: int

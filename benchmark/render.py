@@ -15,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from .conformance.report import Report
+from .curves import curves
+from .curves import in_words as curves_in_words
+from .curves import table as curve_table
 from .differences import Difference
 from .differences import in_words as difference_in_words
 from .leaderboard import MISSING, interval_text, number, title
@@ -80,11 +83,21 @@ def print_comparisons(records: Sequence[RunRecord], sessions: Sequence[str] | No
         table = Table(title=title(comparison), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         columns = _columns(comparison, rows)
         for name in columns:
-            table.add_column(name, justify="left" if name == "model" else "right")
+            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=name == "model")
         for cells in zip(*columns.values()):
             table.add_row(*cells)
         out.print(table)
         out.print(in_words(comparison, rows) + "\n", soft_wrap=True, highlight=False, markup=False)
+    for comparison, lines in curves(records):
+        if sessions is None and lines:
+            header, texts = curve_table(lines)
+            table = Table(
+                *header, title=f"{title(comparison)}: R2 by calibration", title_justify="left", box=SIMPLE_HEAD
+            )
+            for row in texts:
+                table.add_row(*row)
+            out.print(table)
+            out.print(curves_in_words(lines) + "\n", soft_wrap=True, highlight=False, markup=False)
 
 
 def _columns(comparison: Comparison, rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -95,7 +108,8 @@ def _columns(comparison: Comparison, rows: Sequence[Row]) -> dict[str, list[str]
         "R2": [number(row.r2, ".3f") for row in rows],
         "95 % interval": [interval_text(row) for row in rows],
         "of ceiling": [number(row.fraction_of_ceiling, ".0%") + " LEAK" * row.leaks for row in rows],
-        "SD sessions": [number(row.session_spread, ".3f") for row in rows],
+        # The spread says little where the interval is there.
+        "SD sessions": [MISSING if row.interval else number(row.session_spread, ".3f") for row in rows],
         "SD seeds": [number(row.seed_spread, ".3f") for row in rows],
         "runs": [f"{row.sessions}/{len(comparison.sessions)} x {row.seeds}" for row in rows],
         "params": [_short(row.parameters) for row in rows],

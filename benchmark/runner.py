@@ -7,7 +7,7 @@ held-out session, adaptation, scoring and the record.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from .artifact import Artifact, ArtifactRecord, ArtifactStore
 from .cost import PeakMemory, decoder_latency, front_end_latency, stream_bytes
 from .dataset import Dataset, Fold
-from .decoder import Context
+from .decoder import Context, Decoder
 from .errors import RealmbenchError
 from .evaluation import Evaluation, check_stream, evaluate
 from .files import cache_dir
@@ -26,7 +26,8 @@ from .manifest import SessionRole
 from .plan import Plan
 from .preparation import Prepared, prepare_session
 from .protocol import Protocol
-from .records import ArtifactUse, RunRecord, read_record, record_path, write_failure, write_record
+from .records import ArtifactUse, CurvePoint, RunRecord, read_record, record_path, write_failure, write_record
+from .session import SessionData
 from .uncertainty import LEAK_ERRORS, block_sums, errors_above_ceiling
 
 
@@ -63,17 +64,26 @@ class SessionBank:
         self.dataset = dataset
         self._on_progress = on_progress
         self._prepared: dict[tuple[Any, ...], Prepared] = {}
+        self._stages: dict[tuple[str, str], Sequence[Protocol]] = {}
 
     def get(
         self, session: str, protocol: Protocol, frames: FrontEnd, role: SessionRole, shift_target: bool
     ) -> Prepared:
-        """Return a prepared session, preparing it on the first call."""
+        """Return a session prepared for training, or for the last stage of its protocol, on the first call."""
         key = (session, protocol.name, frames.name, role, shift_target)
         if key not in self._prepared:
+            cut = self.stages(session, protocol)[-1] if role == "held-out" else protocol
             self._prepared[key] = prepare_session(
-                self.dataset, session, protocol, frames, role, shift_target, self._on_progress
+                self.dataset, session, cut, frames, role, shift_target, self._on_progress
             )
         return self._prepared[key]
+
+    def stages(self, session: str, protocol: Protocol) -> Sequence[Protocol]:
+        """Return the cuts that a run of this session goes through."""
+        key = (session, protocol.name)
+        if key not in self._stages:
+            self._stages[key] = protocol.stages(self.dataset.load(session))
+        return self._stages[key]
 
     def keep_only(self, sessions: Iterable[str]) -> None:
         """Forget the sessions of other folds, so that memory holds one fold."""
@@ -152,13 +162,9 @@ def _run_one(
     import torch
 
     memory = PeakMemory()
+    curve = _curve(plan, dataset, fold, session, seed, artifact, bank, events)
     prepared = _prepared(plan, session, "held-out", bank)
-    context = _context(plan, seed, events)
-    decoder = plan.decoder()
-    decoder.adapt(prepared.data, context, artifact)
-    events.stage(f"scoring {session}", 0.0)
-    with context.phase("predict"):
-        evaluation = evaluate(decoder, prepared)
+    decoder, evaluation, context = _fit_and_score(plan, prepared, seed, artifact, events)
     if decoder.causal:
         check_stream(decoder, prepared)
     threads = torch.get_num_threads()
@@ -206,6 +212,8 @@ def _run_one(
         metrics=evaluation.metrics,
         axes=evaluation.axes,
         blocks=evaluation.blocks,
+        calibration_s=bank.stages(session, plan.protocol)[-1].calibration_s,
+        curve=curve,
         training_mean=prepared.data.normaliser.y_mean.tolist(),
         ceiling=ceiling,
         parameters_deployed=parameters.deployed,
@@ -233,6 +241,56 @@ def _run_one(
             *_leak_warning(evaluation, ceiling),
         ],
     )
+
+
+def _curve(
+    plan: Plan,
+    dataset: Dataset,
+    fold: Fold,
+    session: str,
+    seed: int,
+    artifact: Artifact | None,
+    bank: SessionBank,
+    events: Events,
+) -> list[CurvePoint]:
+    """Train and score the stages before the last, each from the pretrained start again."""
+    points = []
+    for stage in bank.stages(session, plan.protocol)[:-1]:
+        assert stage.calibration_s is not None
+        references: list[SessionData] = []
+        if stage.calibration_s == 0:
+            if not plan.decoder().zero_shot:
+                continue
+            references = [_prepared(plan, name, "pretrain", bank).data for name in fold.pretrain]
+        shifted = plan.request.audit == "shifted-target"
+        prepared = prepare_session(
+            dataset, session, stage, plan.front_end, "held-out", shifted, events.stage, references
+        )
+        _, evaluation, context = _fit_and_score(plan, prepared, seed, artifact, events)
+        points.append(
+            CurvePoint(
+                calibration_s=stage.calibration_s,
+                metrics=evaluation.metrics,
+                blocks=evaluation.blocks,
+                seconds=context.seconds,
+                split_hash=prepared.manifest.hash,
+                warnings=context.warnings,
+            )
+        )
+        events.note(f"{session}, {stage.calibration_s:g} s: R2 {evaluation.metrics['r2_axis_mean']:.3f}")
+    return points
+
+
+def _fit_and_score(
+    plan: Plan, prepared: Prepared, seed: int, artifact: Artifact | None, events: Events
+) -> tuple[Decoder, Evaluation, Context]:
+    context = _context(plan, seed, events)
+    decoder = plan.decoder()
+    decoder.adapt(prepared.data, context, artifact)
+    events.stage(f"scoring {prepared.data.name}", 0.0)
+    with context.phase("predict"):
+        evaluation = evaluate(decoder, prepared)
+    return decoder, evaluation, context
 
 
 def _leak_warning(evaluation: Evaluation, ceiling: float | None) -> list[str]:

@@ -11,6 +11,7 @@ from .errors import RecordingError
 
 # Normalised inputs are clipped here: a 250 µV artefact must not move a network further than ten standard deviations.
 CLIP_DEVIATIONS = 10.0
+X_FIELDS, Y_FIELDS = ("x_mean", "x_deviation"), ("y_mean", "y_deviation")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,31 @@ class Normaliser:
             return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
 
         return cls(*moments(x), *moments(y))
+
+    @classmethod
+    def pooled(cls, sessions: Sequence[SessionData]) -> tuple[Normaliser, np.ndarray]:
+        """Pool the statistics of other sessions, each counting the same, for one without a sample of its own.
+
+        A channel's come from the sessions in which it is usable.
+
+        Returns
+        -------
+        the normaliser, and the (C,) mask of channels that are usable in at least half of the sessions.
+        """
+        masks = np.stack([session.mask for session in sessions])
+        usable = np.maximum(masks.sum(0), 1)[:, None]
+
+        def pool(means: np.ndarray, deviations: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            mean = (weights * means).sum(0)
+            squares = (weights * (np.square(deviations) + np.square(means))).sum(0)
+            deviation = np.sqrt(np.maximum(squares - np.square(mean), 0))
+            return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
+
+        normalisers = [session.normaliser for session in sessions]
+        x = (np.stack([np.asarray(getattr(each, name), np.float64) for each in normalisers]) for name in X_FIELDS)
+        y = (np.stack([np.asarray(getattr(each, name), np.float64) for each in normalisers]) for name in Y_FIELDS)
+        pooled = cls(*pool(*x, masks[:, :, None] / usable), *pool(*y, np.full((len(sessions), 1), 1 / len(sessions))))
+        return pooled, masks.mean(0) >= 0.5
 
     def input(self, frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Normalise (..., C, F) frames; clip them; set masked channels to 0."""
@@ -130,7 +156,7 @@ class SessionData(Session):
 
     Attributes
     ----------
-    train : segments without warm-up.
+    train : segments without warm-up; none in a zero-shot stage, which only decoders with ``zero_shot`` meet.
     validation : segments that begin with the unscored warm-up of the protocol's gap.
     key : hash of everything that made these arrays (data, front end, split); part of artifact keys.
     """

@@ -150,6 +150,9 @@ class _Pretrained(_Realm):
             assert isinstance(network, RealmNetwork)
             load_arrays_into(self.pretrained_part(network), artifact.arrays)
             network.encoder.tokenizer.requires_grad_(not self.options.freeze_tokenizer)
+            if not session.train:
+                network.eval()
+                return
             supervised(
                 network,
                 [session],
@@ -173,6 +176,10 @@ class RealmPooled(_Pretrained):
     options: PooledOptions
     train_options: PooledTrainOptions
 
+    @property
+    def zero_shot(self) -> bool:
+        return True
+
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         return train_pooled(self.encoder_config(sessions[0], True), self.train_options.student, sessions, context)
 
@@ -185,6 +192,11 @@ class RealmStudent(RealmPooled):
     presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "student", "finetune")
     options: StudentOptions
     train_options: StudentTrainOptions
+
+    @property
+    def zero_shot(self) -> bool:
+        """Only where distillation has trained the head as well."""
+        return self.options.distillation.task > 0
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         teacher_config = self.encoder_config(sessions[0], False)

@@ -17,7 +17,7 @@ FLOOR_1 = {
 }  # fmt: skip
 FLOOR_2 = {"linear_gaussian", "front_end", "session", "protocol", "protocols", "artifact", "decoder", "training"}
 FLOOR_4 = {"preparation", "evaluation", "cost", "machine", "plan", "runner", "leaks", "conformance"}
-FLOOR_5 = {"statistics", "differences", "leaderboard"}
+FLOOR_5 = {"statistics", "differences", "curves", "leaderboard", "figures"}
 FLOOR_6 = {"cli", "render", "__init__", "__main__"}
 
 

@@ -1,0 +1,117 @@
+"""Calibration curves from run records: R2 against seconds of the held-out session, per method. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .records import BlockScore, RunRecord
+from .statistics import Comparison, compare, label, methods, runs_by_session
+from .uncertainty import Interval, block_sums, interval, score_matrix
+
+
+@dataclass(frozen=True)
+class Point:
+    """Mean R2 over sessions (and seeds) with some seconds of calibration; every session of the table has it."""
+
+    seconds: float
+    r2: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method's points, in order of seconds; a point that some session lacks is left out."""
+
+    label: str
+    causal: bool
+    sessions: int
+    seeds: int
+    points: tuple[Point, ...]
+
+    def at(self, seconds: float) -> Point | None:
+        """Return the point at so many seconds, None where there is none."""
+        return next((point for point in self.points if point.seconds == seconds), None)
+
+
+def curves(records: Iterable[RunRecord]) -> list[tuple[Comparison, list[Curve]]]:
+    """Collect the calibration curves of every table, highest last point first.
+
+    Only methods that were run on every session of the table, so that no curve is over an easier set.
+    """
+    groups: dict[tuple[str, ...], list[RunRecord]] = {}
+    for record in records:
+        if record.calibration_s is not None:
+            key = (record.dataset, record.dataset_identity, record.protocol, record.front_end, record.audit or "")
+            groups.setdefault(key, []).append(record)
+    found = []
+    for _, group in sorted(groups.items()):
+        [(comparison, _)] = compare(group)
+        lines = [
+            _curve(runs)
+            for method in methods(group).values()
+            if set(runs := runs_by_session(method)) == set(comparison.sessions)
+        ]
+        lines.sort(key=lambda curve: -curve.points[-1].r2 if curve.points else 0.0)
+        found.append((comparison, lines))
+    return found
+
+
+def _curve(runs: Mapping[str, Mapping[int, RunRecord]]) -> Curve:
+    by_seconds: dict[float, list[list[Sequence[BlockScore]]]] = {}
+    for of_session in runs.values():
+        stages: dict[float, list[Sequence[BlockScore]]] = {}
+        for run in of_session.values():
+            assert run.calibration_s is not None
+            for seconds, blocks in [(p.calibration_s, p.blocks) for p in run.curve] + [(run.calibration_s, run.blocks)]:
+                stages.setdefault(seconds, []).append(blocks)
+        for seconds, seeds in stages.items():
+            if len(seeds) == len(of_session):
+                by_seconds.setdefault(seconds, []).append(seeds)
+    points = []
+    for seconds, sessions in sorted(by_seconds.items()):
+        if len(sessions) == len(runs):
+            sums = [block_sums(seeds) for seeds in sessions]
+            points.append(Point(seconds, float(score_matrix(sums).mean()), interval(sums)))
+    first = next(iter(next(iter(runs.values())).values()))
+    return Curve(label(first), first.causal, len(runs), len(next(iter(runs.values()))), tuple(points))
+
+
+def in_words(lines: Sequence[Curve]) -> str:
+    """Say in plain words who needs how much calibration."""
+    causal = [curve for curve in lines if curve.causal and curve.points]
+    if not causal:
+        return "No causal decoder has a whole curve yet."
+    sentences = []
+    for seconds in (0.0, 15.0, causal[0].points[-1].seconds):
+        there = {curve.label: point.r2 for curve in causal if (point := curve.at(seconds)) is not None}
+        if there:
+            best = max(there, key=there.__getitem__)
+            when = "Without any calibration" if seconds == 0 else f"With {seconds:g} s"
+            sentences.append(f"{when} {best} is highest (R2 {there[best]:.3f}).")
+    for curve in causal:
+        if len(curve.points) > 1 and curve.points[-1].r2 > 0:
+            enough = next(point for point in curve.points if point.r2 >= 0.9 * curve.points[-1].r2)
+            sentences.append(
+                f"{curve.label} reaches nine tenths of its R2 of {curve.points[-1].r2:.3f} after {enough.seconds:g} s."
+            )
+    return " ".join(sentences)
+
+
+def table(lines: Sequence[Curve]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and one row of texts per curve; a dash where there is no point."""
+    seconds = sorted({point.seconds for curve in lines for point in curve.points})
+    header = ["model", "causal", "seeds", *(f"{value:g} s" for value in seconds)]
+    rows = []
+    for curve in lines:
+        points = [curve.at(value) for value in seconds]
+        texts = ["–" if point is None else _text(point) for point in points]
+        rows.append([curve.label, "yes" if curve.causal else "no", str(curve.seeds), *texts])
+    return header, rows
+
+
+def _text(point: Point) -> str:
+    half = "" if point.interval is None else f" ± {np.subtract(point.interval.high, point.interval.low) / 2:.3f}"
+    return f"{point.r2:.3f}{half}"

@@ -1,0 +1,85 @@
+"""Figures from run records, as files. No torch here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .curves import Curve, curves
+from .errors import RealmbenchError
+from .files import write_whole
+from .leaderboard import title
+from .records import RunRecord
+from .statistics import Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe & Ito's palette: told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+FORMATS = ("svg", "png", "pdf")
+
+
+def write_figures(records: Sequence[RunRecord], folder: Path, file_format: str = "svg") -> list[Path]:
+    """Draw every figure that the records allow, and return the files.
+
+    Raises
+    ------
+    RealmbenchError : the records hold nothing to draw, or the format is unknown.
+    """
+    if file_format not in FORMATS:
+        raise RealmbenchError(f"unknown format {file_format!r}; known: {', '.join(FORMATS)}")
+    written = []
+    for comparison, lines in curves(records):
+        drawn = [curve for curve in lines if len(curve.points) > 1]
+        if drawn:
+            path = folder / f"calibration-{_slug(title(comparison))}.{file_format}"
+            written.append(_save(calibration_figure(comparison, drawn), path))
+    if not written:
+        raise RealmbenchError(
+            "these records hold no calibration curve over a whole set of sessions; "
+            "run decoders with --protocol calibration-v1"
+        )
+    return written
+
+
+def calibration_figure(comparison: Comparison, lines: Sequence[Curve]) -> Figure:
+    """Draw R2 against seconds of calibration, one line per method with its 95 % interval."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    ticks = sorted({point.seconds for curve in lines for point in curve.points})
+    for number, curve in enumerate(lines):
+        colour = COLOURS[number % len(COLOURS)]
+        x = [ticks.index(point.seconds) for point in curve.points]  # doubling steps, zero included: evenly spaced
+        y = [point.r2 for point in curve.points]
+        style = "-" if curve.causal else "--"
+        axes.plot(x, y, style, marker="o", markersize=4, color=colour, label=curve.label)
+        if all(point.interval is not None for point in curve.points):
+            low = [point.interval.low for point in curve.points if point.interval is not None]
+            high = [point.interval.high for point in curve.points if point.interval is not None]
+            axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+    axes.axhline(0, color="grey", linewidth=0.6)
+    axes.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
+    axes.set_xlabel("seconds of calibration (0: nothing of the session was seen)")
+    axes.set_ylabel("R2, mean over axes and sessions")
+    axes.set_title(f"{title(comparison)}\n{lines[0].sessions} sessions; dashed: sees the future", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    # Without a date and with a fixed salt the same records give the same file.
+    import matplotlib
+
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.suffix[1:])
+    with matplotlib.rc_context({"svg.hashsalt": "realmbench"}):
+        return write_whole(path, lambda temporary: figure.savefig(temporary, dpi=160, metadata=metadata))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
