@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import RealmbenchError
-from .files import write_text_whole, write_whole
+from .files import locked, write_text_whole, write_whole
 from .seeds import stable_hash
 
 
@@ -110,8 +110,24 @@ class ArtifactStore:
         key = self.key(kind, full_config, [session.key for session in sessions], seed)
         arrays_path = self.folder / f"{kind}-{key}.safetensors"
         record_path = arrays_path.with_suffix(".json")
-        if record_path.exists() and arrays_path.exists():
-            return Artifact(load_arrays(arrays_path)[0], _read_record(record_path))
+        # Processes that want the same artifact wait for the first to train it.
+        with locked(arrays_path):
+            if record_path.exists() and arrays_path.exists():
+                return Artifact(load_arrays(arrays_path)[0], _read_record(record_path))
+            return self._build(kind, key, full_config, sessions, seed, device, build, parents, arrays_path)
+
+    def _build(
+        self,
+        kind: str,
+        key: str,
+        full_config: dict[str, Any],
+        sessions: Sequence[Any],
+        seed: int,
+        device: str,
+        build: Callable[[], Trained],
+        parents: Sequence[Artifact],
+        arrays_path: Path,
+    ) -> Artifact:
         started = time.perf_counter()
         trained = build()
         record = ArtifactRecord(
@@ -131,7 +147,7 @@ class ArtifactStore:
         )
         save_arrays(arrays_path, trained.arrays)
         # The record comes last: where it stands, the artifact is whole.
-        write_text_whole(record_path, record.model_dump_json(indent=1))
+        write_text_whole(arrays_path.with_suffix(".json"), record.model_dump_json(indent=1))
         return Artifact(trained.arrays, record)
 
     def record_of(self, key: str) -> ArtifactRecord:

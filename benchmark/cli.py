@@ -159,6 +159,70 @@ def run(
         raise RealmbenchError("; ".join(problems))
 
 
+SWEEP_EXAMPLES = """
+Run a suite: every model on every dataset that it lists, in processes, keeping what is finished.
+
+Examples:
+
+    realmbench sweep smoke --dry-run
+
+    realmbench sweep smoke
+
+    realmbench sweep my_suite.toml --processes 8 --data-root DIR
+
+A failed job is listed with its reason and log, the others go on, and the same command tries it again.
+"""
+
+
+@app.command(help=SWEEP_EXAMPLES)
+def sweep(
+    suite: Annotated[str, typer.Argument(help="A suite of `list suites`, or the path of a TOML file.")],
+    processes: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Jobs at a time; as many as there are cores by default."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="List the jobs and what of them is recorded, and stop.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Run again what is finished.")] = False,
+    data_root: DataRoot = None,
+    results_dir: ResultsDir = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    import os
+
+    from .records import read_records
+    from .render import err, print_comparisons, print_jobs, sweep_progress
+    from .suite import read_suite
+    from .sweep import as_dict, plan_jobs, run_jobs
+
+    wanted = read_suite(suite)
+    jobs = plan_jobs(wanted, results_dir, data_root, fresh)
+    if dry_run:
+        if as_json:
+            rows = [{"job": job.name, "runs": len(job.sessions), "recorded": job.recorded} for job in jobs]
+            print(json.dumps(rows, indent=1))
+        else:
+            print_jobs(wanted, jobs)
+        return
+    with sweep_progress(wanted.name, jobs) as (on_start, on_end):
+        try:
+            count = processes if processes is not None else os.cpu_count() or 1
+            outcomes = run_jobs(jobs, results_dir, data_root, count, on_start, on_end)
+        except KeyboardInterrupt:
+            err.print("interrupted: finished runs are kept, and the same command goes on from there")
+            raise typer.Exit(130) from None
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if as_json:
+        print(json.dumps([as_dict(outcome) for outcome in outcomes], indent=1))
+    else:
+        print_comparisons(read_records(results_dir, wanted.name))
+        for outcome in failed:
+            err.print(f"failed: {outcome.job.name}\n  {outcome.reason}\n  log: {outcome.log}", markup=False)
+        done = len(outcomes) - len(failed)
+        err.print(f"{done} of {len(jobs)} jobs done; records are in {results_dir / wanted.name}.", markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="A model's name, or a label of the tables such as 'gru (small)'.")],
@@ -279,12 +343,17 @@ def check(
 
 @app.command("list")
 def list_names(
-    kind: Annotated[str, typer.Argument(help="models, datasets or protocols.")],
+    kind: Annotated[str, typer.Argument(help="models, datasets, protocols or suites.")],
     as_json: AsJson = False,
 ) -> None:
     """List what there is. Example: `realmbench list models`."""
-    registry = _registry(kind)
-    entries = [(name, registry.summary(name)) for name in registry.names()]
+    if kind == "suites":
+        from .suite import built_in_suites, read_suite
+
+        entries = [(name, read_suite(name).summary) for name in built_in_suites()]
+    else:
+        registry = _registry(kind)
+        entries = [(name, registry.summary(name)) for name in registry.names()]
     if as_json:
         print(json.dumps(dict(entries), indent=1))
         return
@@ -390,7 +459,7 @@ def _registry(kind: str) -> Any:
         "protocols": "realmbench.protocol:PROTOCOLS",
     }
     if kind not in places:
-        raise unknown_name("kind", kind, places)
+        raise unknown_name("kind", kind, [*places, "suites"])
     return import_object(places[kind])
 
 

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ def decoder_latency(decoder: Decoder, session: Session, device: str) -> Latency:
     return _timed(lambda step: running.step(frames[step % len(frames)]), device)
 
 
+@lru_cache
 def front_end_latency(front_end: FrontEnd, channels: int, sampling_rate: float, device: str) -> Latency:
-    """Time the front end's stream, one frame's raw samples at a time."""
+    """Time the front end's stream, one frame's raw samples at a time; once per process."""
     count = int(np.ceil(sampling_rate / front_end.rate))
     samples = 50 * np.random.default_rng(0).standard_normal((8, count, channels)).astype(np.float32)
     running = front_end.stream(channels, sampling_rate)

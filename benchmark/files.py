@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import RealmbenchError
@@ -18,6 +19,19 @@ def cache_dir() -> Path:
 def default_data_root() -> Path:
     """Folder that holds one folder per dataset (``$REALMBENCH_DATA``, else below the cache folder)."""
     return Path(os.environ.get("REALMBENCH_DATA", cache_dir() / "data")).expanduser()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time make what stands at ``path``; the others wait here and then find it made."""
+    from filelock import FileLock
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RealmbenchError(f"cannot write below {path.parent}: {error.strerror or error}") from error
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:

@@ -45,7 +45,7 @@ class RunRequest:
     model : registered name or ``file.py:Class``.
     front_end : None takes the protocol's first that the decoder accepts.
     sessions : held-out sessions; None takes all.
-    seeds : how many; they are 0, 1, 2, ... and vary initial weights, data order, dropout and masking together.
+    seeds : how many (0, 1, 2, ...), or which; each varies initial weights, data order, dropout and masking together.
     options, train : values of ``--set decoder.`` and ``--set train.``.
     suite : folder of results; None takes ``local``.
     audit : turn the target by half the record; such records are kept in suite ``audit``.
@@ -57,13 +57,18 @@ class RunRequest:
     front_end: str | None = None
     preset: str = DEFAULT_PRESET
     sessions: Sequence[str] | None = None
-    seeds: int = 1
+    seeds: int | Sequence[int] = 1
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     suite: str | None = None
     audit: Audit | None = None
     fresh: bool = False
+
+    @property
+    def seed_numbers(self) -> tuple[int, ...]:
+        """The seeds themselves."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,10 @@ class Plan:
     def suite(self) -> str:
         return AUDIT_SUITE if self.request.audit else self.request.suite or DEFAULT_SUITE
 
+    def place(self, dataset: Dataset) -> tuple[str, str, str, str]:
+        """Return the folders below the suite in which its records stand."""
+        return dataset.full_name + dataset.suffix, self.protocol.name, self.front_end.name, self.method
+
     def decoder(self) -> Decoder:
         """Make a fresh, unfitted decoder."""
         return self.decoder_class(self.request.preset, self.request.options, self.request.train)
@@ -121,7 +130,7 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
     chosen = _front_end(request, protocol, decoder)
     if protocol.causal_only and not decoder.causal:
         raise ProtocolError(f"protocol {protocol.name} takes causal decoders only; {request.model} looks ahead")
-    if request.seeds < 1:
+    if not request.seed_numbers:
         raise OptionError(f"--seeds {request.seeds}: at least one seed is needed")
     folds = _wanted_folds(protocol.folds(dataset), request.sessions, dataset)
     if decoder.multi_session and any(not fold.pretrain for fold in folds):

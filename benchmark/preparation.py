@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from .channels import ChannelReport, inspect_channels
 from .dataset import Dataset
 from .errors import ProtocolError
-from .files import cache_dir, write_text_whole, write_whole
+from .files import cache_dir, locked, write_text_whole, write_whole
 from .fingerprint import fingerprint
 from .front_end import FrontEnd
 from .manifest import SessionRole, Span, SplitManifest
@@ -171,19 +171,20 @@ def _data_key(dataset: Dataset, session: str, content: str, front_end: FrontEnd 
 def _frames(recording: Recording, front_end: FrontEnd, key: str, on_progress: OnProgress | None) -> np.ndarray:
     """Return (N, C, F) frames as a memory map of the feature cache, computing them if they are not there whole."""
     path = _cache_path(key, ".npy")
-    if path.exists():
-        try:
-            return np.load(path, mmap_mode="r")
-        except (ValueError, EOFError, OSError):
-            path.unlink()  # damaged: made again below
 
     def progress(share: float) -> None:
         if on_progress is not None:
             on_progress(f"{front_end.name} of {recording.session}", share)
 
-    frames = front_end.apply(recording.lfp, recording.sampling_rate, progress)
-    write_whole(path, lambda temporary: np.save(temporary, frames))
-    return np.load(path, mmap_mode="r")
+    with locked(path):
+        if path.exists():
+            try:
+                return np.load(path, mmap_mode="r")
+            except (ValueError, EOFError, OSError):
+                path.unlink()  # damaged: made again below
+        frames = front_end.apply(recording.lfp, recording.sampling_rate, progress)
+        write_whole(path, lambda temporary: np.save(temporary, frames))
+        return np.load(path, mmap_mode="r")
 
 
 def _channel_report(dataset: Dataset, recording: Recording, manifest: SplitManifest, data_key: str) -> ChannelReport:

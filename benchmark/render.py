@@ -10,7 +10,15 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +32,8 @@ from .leaderboard import MISSING, interval_text, number, title
 from .records import RunRecord
 from .runner import Events
 from .statistics import Comparison, Row, compare, in_words
+from .suite import Suite
+from .sweep import Job, Outcome
 
 # Results go to standard output; progress and notes to standard error, so that --json stays clean in a pipe.
 out = Console(width=None if sys.stdout.isatty() else 120)
@@ -65,6 +75,43 @@ def progress_stage() -> Iterator[Callable[[str, float], None]]:
     with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as progress:
         work = progress.add_task("", total=1.0)
         yield lambda text, share: progress.update(work, description=text, completed=share)
+
+
+@contextmanager
+def sweep_progress(name: str, jobs: Sequence[Job]) -> Iterator[tuple[Callable[[Job], None], Callable[[Outcome], None]]]:
+    """Show one bar over a sweep's jobs and a line per job that starts or ends; yield the two functions to call."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task(name, total=len(jobs))
+
+        def on_start(job: Job) -> None:
+            err.print(f"start  {job.name}", markup=False)
+
+        def on_end(outcome: Outcome) -> None:
+            progress.advance(bar)
+            err.print(f"{outcome.status:6} {outcome.job.name} ({outcome.seconds:.0f} s)", markup=False)
+
+        yield on_start, on_end
+
+
+def print_jobs(suite: Suite, jobs: Sequence[Job]) -> None:
+    """Print what a sweep would do."""
+    table = Table("job", "runs", "recorded", title=f"suite {suite.name}: {suite.summary}", title_justify="left")
+    for job in jobs:
+        table.add_row(Text(job.name), str(len(job.sessions)), str(job.recorded))
+    out.print(table)
+    runs, recorded = sum(len(job.sessions) for job in jobs), sum(job.recorded for job in jobs)
+    out.print(
+        f"{len(jobs)} jobs, {runs} runs, {recorded} with a record of the same options and code; "
+        "whether their data are the same is seen when the sweep runs.",
+        soft_wrap=True,
+    )
 
 
 def print_report(report: Report) -> None:

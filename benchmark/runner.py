@@ -105,20 +105,11 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
     failures: list[str] = []
     for fold in plan.folds:
         bank.keep_only([*fold.pretrain, *fold.held_out])
-        for seed in range(plan.request.seeds):
+        for seed in plan.request.seed_numbers:
             artifact: Artifact | None = None
             context = _context(plan, seed, events)
             for session in fold.held_out:
-                path = record_path(
-                    results_dir,
-                    plan.suite,
-                    dataset.full_name + dataset.suffix,
-                    plan.protocol.name,
-                    plan.front_end.name,
-                    plan.method,
-                    session,
-                    seed,
-                )
+                path = record_path(results_dir, plan.suite, *plan.place(dataset), session, seed)
                 pretraining = False
                 try:
                     finished = _finished(path, plan, dataset, session, bank, events)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from realmbench.dataset import Dataset, DatasetInfo, Fold, SessionInfo
 from realmbench.errors import RealmbenchError
-from realmbench.files import cache_dir, write_whole
+from realmbench.files import cache_dir, locked, write_whole
 from realmbench.fingerprint import fingerprint
 from realmbench.recording import Recording, ScaledArray
 from realmbench.seeds import stable_hash
@@ -171,8 +171,12 @@ class SyntheticReach(Dataset):
         key: list[Any] = [self.config.model_dump(mode="json"), subject, day, seconds, fingerprint(PACKAGE)]
         folder = cache_dir() / "recordings" / f"synthetic-reach-{stable_hash(key)}"
         # The small file is written last: where it stands, the recording is whole.
-        if (folder / "behaviour.npz").exists():
-            return folder
+        with locked(folder):
+            if not (folder / "behaviour.npz").exists():
+                self._write(folder, subject, day, seconds)
+        return folder
+
+    def _write(self, folder: Path, subject: int, day: int, seconds: int) -> None:
         from .simulate import simulate_session
 
         session = simulate_session(self.config, subject, day, seconds)
@@ -191,7 +195,6 @@ class SyntheticReach(Dataset):
             small["spike_counts"] = session.spike_counts
         write_whole(folder / "lfp.npy", lambda path: np.save(path, session.lfp))
         write_whole(folder / "behaviour.npz", lambda path: np.savez(path, **small))
-        return folder
 
 
 def _name(subject: int, role: str, day: int) -> str:

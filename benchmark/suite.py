@@ -1,0 +1,106 @@
+"""Suites: versioned lists of runs, read from a TOML file.
+
+name = "core-v1"
+summary = "what the leaderboard shows"
+seeds = 3                     # what stands at the top holds for every [[runs]] that does not say otherwise
+preset = "small"
+
+[[runs]]
+models = ["wiener", "gru"]
+datasets = ["synthetic-reach", "open-field"]
+
+[[runs]]
+models = ["realm-student"]
+datasets = ["synthetic-reach:hard"]
+front_end = "lfp100"
+set = ["decoder.d_model=128", "train.student.updates=2000"]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import OptionError, RealmbenchError, unknown_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SHARED = ("protocol", "front_end", "preset", "seeds", "device", "sessions", "set")
+
+
+class Entry(BaseModel):
+    """One ``[[runs]]``: every model on every dataset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    models: tuple[str, ...] = Field(min_length=1)
+    datasets: tuple[str, ...] = Field(min_length=1)
+    protocol: str = "blocked-v1"
+    front_end: str | None = None
+    preset: str = "small"
+    seeds: int = Field(1, ge=1)
+    device: str = "cpu"
+    sessions: tuple[str, ...] | None = None
+    settings: tuple[str, ...] = Field((), alias="set")
+
+
+class Suite(BaseModel):
+    """A named list of runs; its records lie in ``results/<name>``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    summary: str = ""
+    runs: tuple[Entry, ...] = Field(min_length=1)
+
+    def pairs(self) -> Iterator[tuple[Entry, str, str]]:
+        """Yield entry, dataset and model of everything in the suite."""
+        for entry in self.runs:
+            for dataset in entry.datasets:
+                for model in entry.models:
+                    yield entry, dataset, model
+
+
+def built_in_suites() -> dict[str, Path]:
+    """Return the suites that come with the package, by name."""
+    folder = Path(str(resources.files("realmbench"))) / "suites"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read_suite(name: str) -> Suite:
+    """Read a suite by the name of a built-in one or the path of a TOML file.
+
+    Raises
+    ------
+    RealmbenchError : unknown name, missing file, or a key that does not exist or has a wrong value.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        known = built_in_suites()
+        if name not in known:
+            raise unknown_name("suite (or give the path of a .toml file)", name, known)
+        path = known[name]
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RealmbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RealmbenchError(f"{path} is not valid TOML: {error}") from error
+    defaults = {key: content.pop(key) for key in SHARED if key in content}
+    runs = content.get("runs", [])
+    if isinstance(runs, list):
+        content["runs"] = [{**defaults, **entry} if isinstance(entry, dict) else entry for entry in runs]
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
+        raise OptionError(f"{path}, {where or 'suite'}: {first['msg']}") from error

@@ -1,0 +1,219 @@
+"""Running a suite on this machine: jobs in processes of their own, finished runs kept, failures listed.
+
+A job is one model on one fold of one dataset with one seed: what shares a pretraining. Jobs that share a teacher wait
+for each other at the artifact store, where the first one trains it. A job that dies takes nothing else with it.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal
+
+from .dataset import Dataset, open_dataset
+from .errors import OptionError, RealmbenchError
+from .files import cache_dir, write_text_whole
+from .options import parse_settings
+from .plan import Plan, RunRequest, make_plan
+from .records import read_record, record_path
+from .runner import Events, FailedRunsError, SessionBank, run
+from .seeds import stable_hash
+from .suite import Suite
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process's work.
+
+    Attributes
+    ----------
+    request : names one fold's sessions and one seed.
+    recorded : how many of its runs have a record of the same options and code; data are compared when it runs.
+    """
+
+    dataset: str
+    data_options: dict[str, Any]
+    fold: str
+    request: RunRequest
+    front_end: str
+    sessions: tuple[str, ...]
+    recorded: int
+
+    @property
+    def name(self) -> str:
+        """Say in a line what it is."""
+        request = self.request
+        [seed] = request.seed_numbers
+        settings = f" {stable_hash([request.options, request.train], 6)}" if request.options or request.train else ""
+        what = f"{request.model} ({request.preset}{settings})"
+        return f"{what} on {self.dataset}, {request.protocol}, {self.front_end}, fold {self.fold}, seed {seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job; ``reason`` and ``log`` are for those that failed."""
+
+    job: Job
+    status: Literal["done", "failed"]
+    seconds: float
+    reason: str
+    log: Path
+
+
+def plan_jobs(suite: Suite, results_dir: Path, data_root: Path | None, fresh: bool = False) -> list[Job]:
+    """Resolve a suite into jobs, refusing before anything is computed what cannot be run.
+
+    Raises
+    ------
+    RealmbenchError : as `make_plan`; the message names the entry.
+    """
+    jobs: list[Job] = []
+    opened: dict[str, Dataset] = {}
+    for entry, dataset_name, model in suite.pairs():
+        settings = parse_settings(list(entry.settings))
+        key = json.dumps([dataset_name, settings["data"]], sort_keys=True)
+        if key not in opened:
+            opened[key] = open_dataset(dataset_name, data_root, settings["data"])
+        dataset = opened[key]
+        request = RunRequest(
+            model=model,
+            protocol=entry.protocol,
+            front_end=entry.front_end,
+            preset=entry.preset,
+            sessions=entry.sessions,
+            seeds=entry.seeds,
+            device=entry.device,
+            options=settings["decoder"],
+            train=settings["train"],
+            suite=suite.name,
+            fresh=fresh,
+        )
+        try:
+            plan = make_plan(request, dataset)
+        except RealmbenchError as error:
+            raise type(error)(f"suite {suite.name}, {model} on {dataset_name}: {error}") from error
+        for fold in plan.folds:
+            for seed in request.seed_numbers:
+                recorded = sum(_recorded(plan, dataset, name, seed, results_dir) for name in fold.held_out)
+                jobs.append(
+                    Job(
+                        dataset=dataset_name,
+                        data_options=settings["data"],
+                        fold=fold.name,
+                        request=replace(request, sessions=fold.held_out, seeds=(seed,)),
+                        front_end=plan.front_end.name,
+                        sessions=fold.held_out,
+                        recorded=0 if fresh else recorded,
+                    )
+                )
+    names = [(job.name, json.dumps(job.data_options, sort_keys=True)) for job in jobs]
+    if doubled := {name for name, _ in names if names.count((name, _)) > 1}:
+        raise OptionError(f"suite {suite.name} lists twice: {sorted(doubled)[0]}")
+    return jobs
+
+
+def _recorded(plan: Plan, dataset: Dataset, session: str, seed: int, results_dir: Path) -> bool:
+    path = record_path(results_dir, plan.suite, *plan.place(dataset), session, seed)
+    if not path.exists():
+        return False
+    try:
+        record = read_record(path)
+    except RealmbenchError:
+        return False
+    return record.config_hash == plan.config_hash and record.code == plan.code
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    results_dir: Path,
+    data_root: Path | None,
+    processes: int,
+    on_start: Callable[[Job], None] = lambda _job: None,
+    on_end: Callable[[Outcome], None] = lambda _outcome: None,
+) -> list[Outcome]:
+    """Run jobs, each in a fresh process, ``processes`` at a time, and return what became of them in order of ending.
+
+    Each process gets an equal share of the cores as threads. An interruption ends the running jobs; finished runs are
+    kept, and the next call goes on from there.
+    """
+    if processes < 1:
+        raise OptionError(f"--processes {processes}: at least one is needed")
+    context = multiprocessing.get_context("spawn")  # a forked torch may deadlock in its thread pool
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    logs = cache_dir() / "sweeps"
+    logs.mkdir(parents=True, exist_ok=True)
+    waiting, outcomes = list(jobs), []
+    running: dict[int, tuple[Job, BaseProcess, Path, float]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                job = waiting.pop(0)
+                log = logs / f"{stable_hash([job.name, job.data_options, str(results_dir)])}.log"
+                log.with_suffix(".json").unlink(missing_ok=True)
+                process = context.Process(target=_work, args=(job, results_dir, data_root, log, threads))
+                process.start()
+                running[process.sentinel] = (job, process, log, time.monotonic())
+                on_start(job)
+            for sentinel in wait(list(running)):
+                job, process, log, started = running.pop(sentinel)  # type: ignore[index]
+                process.join()
+                outcomes.append(_outcome(job, process.exitcode, log, time.monotonic() - started))
+                on_end(outcomes[-1])
+    finally:
+        for _, process, _, _ in running.values():
+            process.terminate()
+            process.join()
+    return outcomes
+
+
+def _outcome(job: Job, exit_code: int | None, log: Path, seconds: float) -> Outcome:
+    verdict = log.with_suffix(".json")
+    if exit_code == 0:
+        return Outcome(job, "done", seconds, "", log)
+    if verdict.exists():
+        reason = json.loads(verdict.read_text())["reason"]
+    else:
+        # Killed from outside, most often for want of memory: it could not say why.
+        reason = f"the process ended with code {exit_code} without a word (out of memory?)"
+    return Outcome(job, "failed", seconds, reason, log)
+
+
+def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, threads: int) -> None:
+    """Run one job in a process of its own; what it prints goes to its log."""
+    with log.open("w", encoding="utf-8", buffering=1) as file:
+        sys.stdout = sys.stderr = file
+        try:
+            import torch
+
+            torch.set_num_threads(threads)
+            dataset = open_dataset(job.dataset, data_root, job.data_options)
+            events = Events(
+                done=lambda record, reused: print(
+                    f"{record.session} seed {record.seed}: R2 {record.metrics['r2_axis_mean']:.3f}"
+                    + (" (finished before)" if reused else ""),
+                ),
+                failed=lambda path, reason: print(f"failed: {reason} ({path})"),
+                note=print,
+            )
+            run(make_plan(job.request, dataset), dataset, results_dir, events, SessionBank(dataset, events.stage))
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except Exception as error:
+            if not isinstance(error, FailedRunsError):
+                traceback.print_exc()
+            write_text_whole(log.with_suffix(".json"), json.dumps({"reason": str(error) or type(error).__name__}))
+            sys.exit(1)
+
+
+def as_dict(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as JSON values."""
+    return {**asdict(outcome), "job": outcome.job.name, "log": str(outcome.log)}
