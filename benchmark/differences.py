@@ -162,7 +162,7 @@ def _difference(a: Runs, b: Runs, p_value: float | None, p_adjusted: float | Non
         p_value=p_value,
         p_adjusted=p_adjusted,
         probabilities=bayesian_signed_rank(by_session) if len(a) >= SIGNIFICANCE_SESSIONS else None,
-        claimed=p_adjusted is not None and distinguishable(scores, spread, p_adjusted),
+        claimed=p_adjusted is not None and distinguishable(spread, p_adjusted, len(a)),
     )
 
 

@@ -1,7 +1,7 @@
 """Uncertainty of scores from the sums in run records: numpy and scipy alone.
 
 The unit of inference is the session. Below `BOOTSTRAP_SESSIONS` sessions intervals are t-intervals on session means,
-from there on a hierarchical bootstrap (sessions, their ten-second blocks, seeds). Seeds are crossed with sessions: all
+from there on a hierarchical bootstrap (sessions, their ten-second blocks, seeds), never narrower than those. Seeds are crossed with sessions: all
 sessions share a seed's luck (one teacher serves them all), so that many sessions cannot average it away. With one seed
 an interval describes those weights and not another training.
 """
@@ -103,7 +103,9 @@ def interval(
     scores = score_matrix(sessions, reference)
     if len(sessions) < BOOTSTRAP_SESSIONS:
         return t_interval(scores)
-    return bootstrap_interval(sessions, reference, draws)
+    # With a handful of seeds the bootstrap alone comes out too narrow, so that it may widen the t-interval only.
+    bootstrap, least = bootstrap_interval(sessions, reference, draws), t_interval(scores)
+    return Interval(min(bootstrap.low, least.low), max(bootstrap.high, least.high), bootstrap.method)
 
 
 def t_interval(scores: np.ndarray) -> Interval:
@@ -190,17 +192,12 @@ def errors_above_ceiling(sessions: Sequence[BlockSums], ceilings: Sequence[float
     return float(excess / error) if error > 0 else float("nan")
 
 
-def distinguishable(scores: np.ndarray, printed: Interval | None, p_value: float) -> bool:
-    """Return whether (S, K) score differences may be claimed to be more than chance.
-
-    Asks for `SIGNIFICANCE_SESSIONS` sessions, a printed interval without zero, a t-interval without zero (the bootstrap
-    alone claims a little too often with few seeds) and p at most 0.05.
-    """
+def distinguishable(difference: Interval | None, p_value: float, sessions: int) -> bool:
+    """Return whether a difference may be claimed: enough sessions, an interval without zero, and p at most 0.05."""
     return (
-        len(scores) >= SIGNIFICANCE_SESSIONS
-        and printed is not None
-        and printed.excludes_zero
-        and t_interval(scores).excludes_zero
+        sessions >= SIGNIFICANCE_SESSIONS
+        and difference is not None
+        and difference.excludes_zero
         and p_value <= 1 - LEVEL + 1e-12
     )
 

@@ -1,0 +1,79 @@
+"""Suite files: defaults, overrides, and errors that name the line to mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from realmbench.errors import OptionError, RealmbenchError, UnknownNameError
+from realmbench.suite import built_in_suites, read_suite
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "suite.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_entries_take_what_stands_at_the_top_and_may_say_otherwise(tmp_path: Path) -> None:
+    suite = read_suite(
+        written(
+            tmp_path,
+            """
+            name = "mine-v1"
+            seeds = 3
+            preset = "tiny"
+            set = ["decoder.hidden=8"]
+            [[runs]]
+            models = ["gru", "lstm"]
+            datasets = ["a", "b"]
+            [[runs]]
+            models = ["wiener"]
+            datasets = ["a"]
+            seeds = 1
+            set = []
+            """,
+        )
+    )
+    first, second = suite.runs
+    assert (first.seeds, first.preset, first.settings) == (3, "tiny", ("decoder.hidden=8",))
+    assert (second.seeds, second.preset, second.settings) == (1, "tiny", ())
+    pairs = [(dataset, model) for _, dataset, model in suite.pairs()]
+    assert pairs == [("a", "gru"), ("a", "lstm"), ("b", "gru"), ("b", "lstm"), ("a", "wiener")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]\nsed = 3', r"runs\.1\.sed: Extra inputs"),
+        ('name = "x"\nseed = 3\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]', "seed: Extra inputs"),
+        ('name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = []', r"runs\.1\.datasets"),
+        ('name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]\nseeds = 0', r"runs\.1\.seeds"),
+        ('name = "Has Spaces"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]', "name: String should match"),
+        ('name = "x"', "runs: "),
+    ],
+)
+def test_wrong_keys_and_values_are_named(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=message):
+        read_suite(written(tmp_path, text))
+
+
+def test_what_is_no_suite_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RealmbenchError, match="is not valid TOML"):
+        read_suite(written(tmp_path, "name = "))
+    with pytest.raises(RealmbenchError, match=r"cannot read .*absent\.toml: No such file"):
+        read_suite(str(tmp_path / "absent.toml"))
+    with pytest.raises(UnknownNameError, match="Did you mean 'smoke'"):
+        read_suite("smok")
+
+
+@pytest.mark.parametrize("name", sorted(built_in_suites()))
+def test_built_in_suites_are_sound(name: str) -> None:
+    """Every name in them exists and every combination can be run, where the data are there without files."""
+    from realmbench.sweep import plan_jobs
+
+    suite = read_suite(name)
+    assert suite.name == name
+    assert suite.summary
+    assert plan_jobs(suite, Path("/nonexistent"), None)

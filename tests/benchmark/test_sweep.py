@@ -1,0 +1,128 @@
+"""Sweeps: real processes, real failures, one teacher for all, and the next call goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realmbench.artifact import ArtifactRecord
+from realmbench.errors import OptionError, UnknownNameError
+from realmbench.files import cache_dir
+from realmbench.records import read_records
+from realmbench.suite import Suite
+from realmbench.sweep import Job, plan_jobs, run_jobs
+
+MODELS = """
+import os, signal
+from realmbench.baselines.mean import Mean
+
+class Fails(Mean):
+    "Fails on one session."
+    def adapt(self, session, context, artifact=None):
+        if session.name == "a2":
+            raise ValueError("broken on purpose")
+        super().adapt(session, context, artifact)
+
+class Dies(Mean):
+    "Is killed, as for want of memory."
+    def adapt(self, session, context, artifact=None):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def suite(toy_name: str, *models: str, **entry: Any) -> Suite:
+    return Suite.model_validate(
+        {"name": "swept", "runs": [{"models": models, "datasets": [toy_name], "preset": "tiny", **entry}]}
+    )
+
+
+def test_a_job_is_a_fold_and_a_seed(toy_name: str, tmp_path: Path) -> None:
+    jobs = plan_jobs(suite(toy_name, "wiener", "mean", seeds=2), tmp_path, None)
+    assert [(job.request.model, job.fold, job.request.seed_numbers) for job in jobs] == [
+        (model, fold, (seed,)) for model in ("wiener", "mean") for fold in "ab" for seed in (0, 1)
+    ]
+    assert all(job.recorded == 0 for job in jobs)
+    assert jobs[0].name.endswith("blocked-v1, bands50, fold a, seed 0")
+
+
+def test_what_cannot_be_run_is_refused_before_anything_runs(toy_name: str, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"suite swept, wienr on .*Did you mean 'wiener'"):
+        plan_jobs(suite(toy_name, "mean", "wienr"), tmp_path, None)
+    with pytest.raises(OptionError, match=r"suite swept, mean on .*decoder"):
+        plan_jobs(suite(toy_name, "mean", set=["decoder.hidden=3"]), tmp_path, None)
+    with pytest.raises(OptionError, match="lists twice: mean"):
+        plan_jobs(suite(toy_name, "mean", "mean"), tmp_path, None)
+    with pytest.raises(OptionError, match="--processes 0"):
+        run_jobs([], tmp_path, None, 0)
+
+
+def test_failures_are_listed_and_take_nothing_else_with_them(toy_name: str, tmp_path: Path) -> None:
+    file = tmp_path / "models.py"
+    file.write_text(MODELS)
+    wanted = suite(toy_name, f"{file}:Fails", f"{file}:Dies", "mean", sessions=["a2"])
+    results = tmp_path / "results"
+    started: list[Job] = []
+    outcomes = run_jobs(plan_jobs(wanted, results, None), results, None, 2, started.append)
+    by_model = {outcome.job.request.model.rpartition(":")[2]: outcome for outcome in outcomes}
+    assert len(started) == 3
+    assert {name: outcome.status for name, outcome in by_model.items()} == {
+        "Fails": "failed",
+        "Dies": "failed",
+        "mean": "done",
+    }
+    assert "broken on purpose" in by_model["Fails"].reason
+    assert "without a word" in by_model["Dies"].reason
+    assert "broken on purpose" in by_model["Fails"].log.read_text()
+    assert [record.model for record in read_records(results)] == ["mean"]
+    # The next call knows what is recorded, and tries the others again.
+    again = plan_jobs(wanted, results, None)
+    assert {job.request.model.rpartition(":")[2]: job.recorded for job in again} == {"Fails": 0, "Dies": 0, "mean": 1}
+    assert all(job.recorded == 0 for job in plan_jobs(wanted, results, None, fresh=True))
+
+
+def test_processes_that_want_the_same_teacher_train_it_once(toy_name: str, tmp_path: Path) -> None:
+    short = [f"train.{stage}.{key}" for stage in ("teacher", "student") for key in ("updates=30", "window_s=1")]
+    runs = [
+        {
+            "models": ["realm-student"],
+            "datasets": [toy_name],
+            "preset": "tiny",
+            "sessions": ["a2"],
+            "set": [*short, f"train.finetune.updates={updates}"],
+        }
+        for updates in (1, 2)
+    ]
+    before = set((cache_dir() / "artifacts").glob("*.json"))
+    wanted = Suite.model_validate({"name": "swept", "runs": runs})
+    results = tmp_path / "results"
+    outcomes = run_jobs(plan_jobs(wanted, results, None), results, None, 2)
+    assert [outcome.status for outcome in outcomes] == ["done", "done"], outcomes
+    made = [
+        ArtifactRecord.model_validate_json(path.read_text())
+        for path in set((cache_dir() / "artifacts").glob("*.json")) - before
+    ]
+    assert sorted(record.kind for record in made) == ["realm-student", "realm-teacher"]
+    first, second = read_records(results)
+    assert [use.hash for use in first.artifacts] == [use.hash for use in second.artifacts]
+    assert [use.seconds for use in first.artifacts] == [use.seconds for use in second.artifacts]
+
+
+def test_command_lists_runs_and_reports(toy_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from typer.testing import CliRunner
+
+    from realmbench.cli import app
+
+    path = tmp_path / "mine.toml"
+    path.write_text(f'name = "mine"\n[[runs]]\nmodels = ["mean"]\ndatasets = ["{toy_name}"]\npreset = "tiny"\n')
+    results = ["--results-dir", str(tmp_path / "results")]
+    listed = CliRunner().invoke(app, ["sweep", str(path), "--dry-run", "--json", *results])
+    assert [(row["runs"], row["recorded"]) for row in json.loads(listed.stdout)] == [(1, 0), (1, 0)]
+    assert not (tmp_path / "results").exists()
+    done = CliRunner().invoke(app, ["sweep", str(path), "--json", "--processes", "2", *results])
+    assert done.exit_code == 0, done.output
+    assert [row["status"] for row in json.loads(done.stdout)] == ["done", "done"]
+    listed = CliRunner().invoke(app, ["sweep", str(path), "--dry-run", "--json", *results])
+    assert [(row["runs"], row["recorded"]) for row in json.loads(listed.stdout)] == [(1, 1), (1, 1)]
