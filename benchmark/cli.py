@@ -343,7 +343,7 @@ def check(
 
 @app.command("list")
 def list_names(
-    kind: Annotated[str, typer.Argument(help="models, datasets, protocols or suites.")],
+    kind: Annotated[str, typer.Argument(help="models, datasets, protocols, suites or metrics.")],
     as_json: AsJson = False,
 ) -> None:
     """List what there is. Example: `realmbench list models`."""
@@ -351,6 +351,14 @@ def list_names(
         from .suite import built_in_suites, read_suite
 
         entries = [(name, read_suite(name).summary) for name in built_in_suites()]
+    elif kind == "metrics":
+        from . import metrics
+
+        users = {name: [who for who, ours in metrics.PUBLISHED_AS.items() if ours == name] for name in metrics.NAMES}
+        entries = [
+            (name, (inspect.getdoc(getattr(metrics, name)) or "").partition("\n")[0] + _published(users[name]))
+            for name in metrics.NAMES
+        ]
     else:
         registry = _registry(kind)
         entries = [(name, registry.summary(name)) for name in registry.names()]
@@ -452,6 +460,10 @@ def prepare(
     err.print(f"{opened.full_name} is ready" + (f" in {place}." if place else "."), markup=False)
 
 
+def _published(users: list[str]) -> str:
+    return f" Published by {', '.join(users)}." if users else ""
+
+
 def _registry(kind: str) -> Any:
     places = {
         "models": "realmbench.decoder:DECODERS",
@@ -459,7 +471,7 @@ def _registry(kind: str) -> Any:
         "protocols": "realmbench.protocol:PROTOCOLS",
     }
     if kind not in places:
-        raise unknown_name("kind", kind, [*places, "suites"])
+        raise unknown_name("kind", kind, [*places, "suites", "metrics"])
     return import_object(places[kind])
 
 

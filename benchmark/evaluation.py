@@ -10,7 +10,7 @@ import numpy as np
 from .decoder import Decoder
 from .errors import RealmbenchError
 from .manifest import CLOCK_RATE
-from .metrics import all_scores, pearson_per_axis, r2_per_axis, sums_of_squares
+from .metrics import all_scores, peak_lag_s, pearson_per_axis, r2_per_axis, sums_of_squares
 from .preparation import Prepared
 from .records import AxisScore, BlockScore
 
@@ -60,7 +60,10 @@ def evaluate(decoder: Decoder, prepared: Prepared) -> Evaluation:
         AxisScore(name=name, unit=unit, sse=error[i], sst=total[i], r2=r2[i], pearson_r=correlation[i])
         for i, (name, unit) in enumerate(zip(data.target_names, prepared.target_units))
     ]
-    return Evaluation(all_scores(truth, prediction, data.normaliser.y_mean), axes, blocks)
+    scores = all_scores(truth, prediction, data.normaliser.y_mean)
+    lag = peak_lag_s(truths, predictions, CLOCK_RATE)
+    # A constant prediction has no lag, and a record holds numbers only.
+    return Evaluation({**scores, **({} if np.isnan(lag) else {"peak_lag_s": lag})}, axes, blocks)
 
 
 def check_stream(decoder: Decoder, prepared: Prepared) -> None:

@@ -6,7 +6,25 @@ negative R2 is information.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+# What projects publish, by our names. Each computes it over one session's concatenated test samples.
+PUBLISHED_AS = {
+    "NLB": "r2_axis_mean",
+    "NeuroBench": "r2_axis_mean",
+    "POYO (torch_brain)": "r2_axis_mean",
+    "CrossModalDistillation": "r2_axis_mean",
+    "REALM v2": "r2_axis_mean",
+    "FALCON": "r2_variance_weighted",
+    "REALM v1": "r2_pooled",
+}
+NAMES = (
+    "r2_axis_mean", "r2_variance_weighted", "r2_pooled", "r2_about_training_mean", "pearson_r", "corr2", "rmse",
+    "peak_lag_s",
+)  # fmt: skip
+LONGEST_LAG_S = 0.5
 
 
 def sums_of_squares(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -31,18 +49,18 @@ def r2_per_axis(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
 
 
 def r2_axis_mean(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Mean over axes of R2 (scikit-learn's ``uniform_average``; NLB, CrossModal, REALM v2). The headline."""
+    """Mean over axes of R2, as scikit-learn's ``uniform_average``. The headline."""
     return float(np.mean(r2_per_axis(truth, prediction)))
 
 
 def r2_variance_weighted(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """``1 - sum_d SSE_d / sum_d SST_d``, each axis about its own mean (FALCON)."""
+    """``1 - sum_d SSE_d / sum_d SST_d``, each axis about its own mean."""
     error, total = sums_of_squares(truth, prediction)
     return float(1 - error.sum() / total.sum())
 
 
 def r2_pooled(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """R2 of all axes strung into one vector about one grand mean (REALM v1's "combined")."""
+    """R2 of all axes strung into one vector about one grand mean."""
     return r2_axis_mean(np.reshape(truth, (-1, 1)), np.reshape(prediction, (-1, 1)))
 
 
@@ -80,8 +98,33 @@ def rmse(truth: np.ndarray, prediction: np.ndarray) -> float:
     return float(np.sqrt(error.sum() / np.size(truth)))
 
 
+def peak_lag_s(truth: Sequence[np.ndarray], prediction: Sequence[np.ndarray], rate: float) -> float:
+    """Seconds by which the prediction trails the truth: where their cross-correlation, over all axes, is highest.
+
+    A decoder may buy R2 with delay; this shows it. Positive means late. NaN where the prediction is constant.
+
+    Parameters
+    ----------
+    truth, prediction : contiguous blocks, each (N, D); none is correlated with another.
+    rate : samples per second; lags up to half a second are tried.
+    """
+    longest = round(LONGEST_LAG_S * rate)
+    mean, guess = (np.concatenate(blocks).mean(0) for blocks in (truth, prediction))
+    deviation = np.concatenate(truth).std(0)
+    if not any(np.ptp(block, axis=0).any() for block in prediction):
+        return float("nan")
+    sums = np.zeros(2 * longest + 1)
+    for true, predicted in zip(truth, prediction):
+        # Axes count alike, whatever their units.
+        a, b = (true - mean) / deviation, (predicted - guess) / deviation
+        for index, lag in enumerate(range(-longest, longest + 1)):
+            early, late = (a[: len(a) - lag], b[lag:]) if lag >= 0 else (a[-lag:], b[: len(b) + lag])
+            sums[index] += (early * late).sum() / max(len(early), 1)
+    return float((sums.argmax() - longest) / rate)
+
+
 def all_scores(truth: np.ndarray, prediction: np.ndarray, training_mean: np.ndarray) -> dict[str, float]:
-    """Return every score under its own name."""
+    """Return every score of concatenated samples under its own name."""
     return {
         "r2_axis_mean": r2_axis_mean(truth, prediction),
         "r2_variance_weighted": r2_variance_weighted(truth, prediction),

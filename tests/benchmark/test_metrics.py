@@ -52,3 +52,77 @@ def test_wrong_shapes_and_nan_are_refused() -> None:
         metrics.rmse(np.zeros((3, 2)), np.zeros((3, 1)))
     with pytest.raises(ValueError, match="NaN"):
         metrics.rmse(np.zeros((3, 1)), np.full((3, 1), np.nan))
+
+
+def nlb(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """The Neural Latents Benchmark: scikit-learn's Ridge.score, axes averaged alike."""
+    return r2_score(truth, prediction, multioutput="uniform_average")
+
+
+def falcon(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """FALCON: r2_score with axes weighted by their variance."""
+    return r2_score(truth, prediction, multioutput="variance_weighted")
+
+
+def neurobench(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """NeuroBench: squared errors summed batch by batch, over population variance times count, x and y averaged."""
+    errors = np.zeros(2)
+    for start in range(0, len(truth), 64):
+        errors += np.square(truth[start : start + 64] - prediction[start : start + 64]).sum(0)
+    return float(np.mean(1 - errors / (truth.var(0, ddof=0) * len(truth))))
+
+
+def poyo(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """POYO's example: torchmetrics' r2_score on stitched predictions, from running sums."""
+    total = np.square(truth).sum(0) - truth.sum(0) * truth.mean(0)
+    return float(np.mean(1 - np.square(truth - prediction).sum(0) / total))
+
+
+def cross_modal(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """CrossModalDistillation: uniform average after a z-score of the velocity with the session's statistics."""
+    mean, deviation = truth.mean(0), truth.std(0)
+    return r2_score((truth - mean) / deviation, (prediction - mean) / deviation)
+
+
+def realm_v1(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """REALM's first version: both axes in one vector about one mean."""
+    error = sum(np.square(truth[:, axis] - prediction[:, axis]).sum() for axis in range(2))
+    return float(1 - error / np.square(truth - truth.mean()).sum())
+
+
+DEFINITIONS = {
+    "NLB": nlb,
+    "FALCON": falcon,
+    "NeuroBench": neurobench,
+    "POYO (torch_brain)": poyo,
+    "CrossModalDistillation": cross_modal,
+    "REALM v1": realm_v1,
+    "REALM v2": nlb,
+}
+
+
+@pytest.mark.parametrize("project", sorted(metrics.PUBLISHED_AS))
+def test_projects_numbers_are_ours_under_the_name_we_give(project: str, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    ours = getattr(metrics, metrics.PUBLISHED_AS[project])
+    assert ours(*pair) == pytest.approx(DEFINITIONS[project](*pair), rel=1e-12)
+
+
+def test_the_three_r2_differ_on_axes_of_unequal_variance(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    """Positive control: confusing two of them would show."""
+    values = sorted(
+        function(*pair) for function in (metrics.r2_axis_mean, metrics.r2_variance_weighted, metrics.r2_pooled)
+    )
+    assert np.diff(values).min() > 0.005
+
+
+@pytest.mark.parametrize("delay", [-5, 0, 3, 20])
+def test_peak_lag_finds_the_delay_of_a_smooth_signal(delay: int) -> None:
+    generator = np.random.default_rng(0)
+    smooth = np.convolve(generator.standard_normal(2100), np.hanning(15), "same")
+    signal = np.stack([smooth, 30 * np.roll(smooth, 700)], axis=1)
+    truth, late = signal[50:-50], np.roll(signal, delay, axis=0)[50:-50]
+    noisy = late + 0.3 * generator.standard_normal(late.shape)
+    blocks = [slice(0, 1000), slice(1000, 2000)]
+    lag = metrics.peak_lag_s([truth[part] for part in blocks], [noisy[part] for part in blocks], 50)
+    assert lag == pytest.approx(delay / 50)
+    assert np.isnan(metrics.peak_lag_s([truth], [np.ones_like(truth)], 50))
