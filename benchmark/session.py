@@ -11,7 +11,6 @@ from .errors import RecordingError
 
 # Normalised inputs are clipped here: a 250 µV artefact must not move a network further than ten standard deviations.
 CLIP_DEVIATIONS = 10.0
-X_FIELDS, Y_FIELDS = ("x_mean", "x_deviation"), ("y_mean", "y_deviation")
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,14 @@ class Normaliser:
             deviation = np.sqrt(np.maximum(squares - np.square(mean), 0))
             return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
 
-        normalisers = [session.normaliser for session in sessions]
-        x = (np.stack([np.asarray(getattr(each, name), np.float64) for each in normalisers]) for name in X_FIELDS)
-        y = (np.stack([np.asarray(getattr(each, name), np.float64) for each in normalisers]) for name in Y_FIELDS)
-        pooled = cls(*pool(*x, masks[:, :, None] / usable), *pool(*y, np.full((len(sessions), 1), 1 / len(sessions))))
+        def stacked(name: str) -> np.ndarray:
+            return np.stack([np.asarray(getattr(session.normaliser, name), np.float64) for session in sessions])
+
+        alike = np.full((len(sessions), 1), 1 / len(sessions))
+        pooled = cls(
+            *pool(stacked("x_mean"), stacked("x_deviation"), masks[:, :, None] / usable),
+            *pool(stacked("y_mean"), stacked("y_deviation"), alike),
+        )
         return pooled, masks.mean(0) >= 0.5
 
     def input(self, frames: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from .dataset import Dataset, open_dataset
 from .errors import OptionError, RealmbenchError
@@ -164,14 +164,14 @@ def run_jobs(
                 running[process.sentinel] = (job, process, log, time.monotonic())
                 on_start(job)
             for sentinel in wait(list(running)):
-                job, process, log, started = running.pop(sentinel)  # type: ignore[index]
-                process.join()
-                outcomes.append(_outcome(job, process.exitcode, log, time.monotonic() - started))
+                job, ended, log, started = running.pop(cast(int, sentinel))
+                ended.join()
+                outcomes.append(_outcome(job, ended.exitcode, log, time.monotonic() - started))
                 on_end(outcomes[-1])
     finally:
-        for _, process, _, _ in running.values():
-            process.terminate()
-            process.join()
+        for _, unfinished, _, _ in running.values():
+            unfinished.terminate()
+            unfinished.join()
     return outcomes
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from realmbench.conformance import check_decoder
 from realmbench.dataset import Dataset
 from realmbench.plan import RunRequest, make_plan
 from realmbench.records import RunRecord
@@ -24,3 +25,5 @@ def test_decoder_of_the_guide_runs(toy: Dataset, tmp_path: Path) -> None:
     records: list[RunRecord] = run(plan, toy, tmp_path / "results", events, SessionBank(toy, events.stage))
     assert np.mean([record.metrics["r2_axis_mean"] for record in records]) > 0.1
     assert records[0].model == "least_squares:LeastSquares"
+    report = check_decoder(f"{file}:LeastSquares", short=True)
+    assert report.passed, report.verdict

@@ -34,6 +34,35 @@ def test_run_then_leaderboard(tmp_path: Path, toy_name: str) -> None:
     assert text.index("| wiener (tiny) |") < text.index("| mean (tiny) |")
 
 
+def test_check_reports_and_exits_by_the_verdict(tmp_path: Path, toy_name: str) -> None:
+    good = realmbench("check", "mean", toy_name, "--short", folder=tmp_path)
+    assert good.returncode == 0, good.stderr
+    assert "mean passes all" in good.stdout
+    assert "toy passes all checks (1 of 6 sessions loaded)" in good.stdout
+    (tmp_path / "bad.py").write_text(
+        "from realmbench.baselines.mean import Mean\n"
+        "class Bad(Mean):\n    'Forgets itself.'\n    def arrays(self): return {'mean': 1 + self._mean}\n"
+    )
+    bad = realmbench("check", "bad.py:Bad", "--short", "--json", folder=tmp_path)
+    assert bad.returncode == 1
+    [report] = json.loads(bad.stdout)
+    assert [check["name"] for check in report["checks"] if check["status"] == "fail"] == ["save and load"]
+
+
+def test_compare_and_figures_read_what_runs_wrote(tmp_path: Path, toy_name: str) -> None:
+    run = ["run", "--model", "mean", "--model", "wiener", "--dataset", toy_name, "--preset", "tiny"]
+    assert realmbench(*run, "--protocol", "calibration-v1", folder=tmp_path).returncode == 0
+    compared = realmbench("compare", "wiener", "mean", folder=tmp_path)
+    assert "wiener (tiny) minus mean (tiny)" in compared.stdout
+    assert "nothing can be said about any other session" in compared.stdout
+    [group] = json.loads(realmbench("compare", "wiener", "mean", "--json", folder=tmp_path).stdout)
+    assert group["differences"][0]["ahead"] == 2
+    assert realmbench("figures", folder=tmp_path).returncode == 0
+    assert len(list((tmp_path / "figures").glob("calibration-*.svg"))) == 1
+    wrong = realmbench("compare", "wiener", "mean", "--dataset", "tyo", folder=tmp_path)
+    assert "unknown dataset among the records 'tyo'. Did you mean 'toy'" in wrong.stderr
+
+
 def test_json_is_clean_on_standard_output(tmp_path: Path, toy_name: str) -> None:
     done = realmbench("run", "--model", "mean", "--dataset", toy_name, "--preset", "tiny", "--json", folder=tmp_path)
     assert [record["session"] for record in json.loads(done.stdout)] == ["a2", "b2"]
@@ -55,6 +84,14 @@ def test_json_is_clean_on_standard_output(tmp_path: Path, toy_name: str) -> None
         (["leaderboard"], "holds no run records"),
         (["show", "realm-studnt"], "Did you mean 'realm-student'"),
         (["list", "model"], "Did you mean 'models'"),
+        (["check", "wienr"], "Did you mean 'wiener'"),
+        (["check", "wiener", "--set", "train.updates=3"], "only --set data. applies"),
+        (["check", "open-field", "--dataset", "TOY"], "which is a dataset itself"),
+        (["check", "open-field", "--data-root", "nowhere"], "data prepare open-field"),
+        (["compare", "gru", "wiener"], "holds no run records"),
+        (["sweep", "smok"], "Did you mean 'smoke'"),
+        (["sweep", "absent.toml"], "cannot read absent.toml"),
+        (["figures"], "holds no run records"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(
@@ -112,8 +149,8 @@ def test_light_commands_do_not_import_heavy_packages(tmp_path: Path) -> None:
     program = (
         "import sys; from typer.testing import CliRunner; from realmbench.cli import app; "
         "codes = [CliRunner().invoke(app, words.split()).exit_code for words in "
-        "('--help', 'run --help', 'list models', 'list datasets', 'list protocols')]; "
-        "assert codes == [0] * 5, codes; "
+        "('--help', 'run --help', 'list models', 'list datasets', 'list protocols', 'list suites')]; "
+        "assert codes == [0] * 6, codes; "
         "heavy = {'torch', 'sklearn', 'pandas', 'scipy', 'transformers'} & set(sys.modules); assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)

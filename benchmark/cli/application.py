@@ -1,0 +1,61 @@
+"""The application that the commands belong to, and the options that several of them share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from realmbench.errors import unknown_name
+from realmbench.registry import import_object
+
+app = typer.Typer(
+    help="The open benchmark of decoders that turn local field potentials (LFP) into movement.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from realmbench import __version__
+
+        print(f"realmbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+data_app = typer.Typer(help="Fetch or generate what datasets need.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+DataRoot = Annotated[
+    Optional[Path],  # noqa: UP045  # typer on Python 3.10
+    typer.Option(help="Folder that holds one folder per dataset, as in DIR/open-field."),
+]
+ResultsDir = Annotated[Path, typer.Option(help="Folder of run records.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output, for scripts.")]
+Settings = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="PREFIX.NAME=VALUE", help="Change an option: decoder., train. or data."),
+]
+
+
+def registry_of(kind: str) -> Any:
+    places = {
+        "models": "realmbench.decoder:DECODERS",
+        "datasets": "realmbench.dataset:DATASETS",
+        "protocols": "realmbench.protocol:PROTOCOLS",
+    }
+    if kind not in places:
+        raise unknown_name("kind", kind, [*places, "suites", "metrics"])
+    return import_object(places[kind])

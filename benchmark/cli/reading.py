@@ -1,0 +1,226 @@
+"""Commands that read: list, show, leaderboard, compare, figures."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from realmbench.errors import OptionError, RealmbenchError, unknown_name
+
+from .application import AsJson, DataRoot, ResultsDir, app, registry_of
+
+if TYPE_CHECKING:
+    from realmbench.records import RunRecord
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[str, typer.Argument(help="models, datasets, protocols, suites or metrics.")],
+    as_json: AsJson = False,
+) -> None:
+    """List what there is. Example: `realmbench list models`."""
+    if kind == "suites":
+        from realmbench.suite import built_in_suites, read_suite
+
+        entries = [(name, read_suite(name).summary) for name in built_in_suites()]
+    elif kind == "metrics":
+        from realmbench import metrics
+
+        users = {name: [who for who, ours in metrics.PUBLISHED_AS.items() if ours == name] for name in metrics.NAMES}
+        entries = [
+            (name, (inspect.getdoc(getattr(metrics, name)) or "").partition("\n")[0] + _published(users[name]))
+            for name in metrics.NAMES
+        ]
+    else:
+        registry = registry_of(kind)
+        entries = [(name, registry.summary(name)) for name in registry.names()]
+    if as_json:
+        print(json.dumps(dict(entries), indent=1))
+        return
+    from realmbench.render import print_listing
+
+    print_listing(kind, entries)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A model, dataset (with variant) or protocol.")],
+    preset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Preset whose values are shown, for models; small by default."),
+    ] = None,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all about a model, a dataset or a protocol. Example: `realmbench show realm-student`."""
+    page = _page(name, preset, data_root)
+    if as_json:
+        print(json.dumps(page, indent=1))
+        return
+    from realmbench.render import print_page
+
+    print_page(page)
+
+
+@app.command()
+def leaderboard(
+    suite: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Suite to show; needed where results hold more than one."),
+    ] = None,
+    results_dir: ResultsDir = Path("results"),
+    output: Annotated[Path, typer.Option(help="File to write.")] = Path("leaderboard.md"),
+    as_json: AsJson = False,
+) -> None:
+    """Write leaderboard.md from the run records of a suite. Example: `realmbench leaderboard --suite core-v1`."""
+    from realmbench.statistics import compare as compare_methods
+
+    chosen, records = _records_of(results_dir, suite)
+    if as_json:
+        comparisons = [
+            {"comparison": vars(comparison), "rows": [row.as_dict() for row in rows]}
+            for comparison, rows in compare_methods(records)
+        ]
+        print(json.dumps(comparisons, indent=1))
+        return
+    from realmbench.leaderboard import write_leaderboard
+    from realmbench.render import err, print_comparisons
+
+    print_comparisons(records)
+    err.print(f"Wrote {write_leaderboard(records, chosen, output)} from {len(records)} records.", markup=False)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A model's name, or a label of the tables such as 'gru (small)'.")],
+    others: Annotated[list[str], typer.Argument(help="What it is compared with; Holm's correction is over all.")],
+    suite: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Suite whose records are compared; needed where results hold more than one."),
+    ] = None,
+    dataset: Annotated[Optional[str], typer.Option(help="Only this dataset.")] = None,  # noqa: UP045
+    results_dir: ResultsDir = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Say what can and what cannot be claimed of the difference between methods.
+
+    Example: `realmbench compare realm-student realm-pooled gru --suite core-v1`
+    """
+    from realmbench.differences import differences
+
+    records = _records_of(results_dir, suite)[1]
+    if dataset is not None:
+        known = {record.dataset for record in records}
+        if dataset not in known:
+            raise unknown_name("dataset among the records", dataset, known)
+        records = [record for record in records if record.dataset == dataset]
+    found = differences(records, first, others)
+    if as_json:
+        content = [
+            {"comparison": vars(comparison), "differences": [each.as_dict() for each in group]}
+            for comparison, group in found
+        ]
+        print(json.dumps(content, indent=1))
+        return
+    from realmbench.render import print_differences
+
+    print_differences(found)
+
+
+def _records_of(results_dir: Path, suite: str | None) -> tuple[str, list[RunRecord]]:
+    """Return the suite meant and its records."""
+    from realmbench.plan import AUDIT_SUITE
+    from realmbench.records import read_records, suites
+
+    known = [name for name in suites(results_dir) if name != AUDIT_SUITE]
+    if not known:
+        raise RealmbenchError(f"{results_dir} holds no run records; make some with `realmbench run`")
+    if suite is None and len(known) > 1:
+        raise OptionError(f"{results_dir} holds the suites {', '.join(known)}; name one with --suite")
+    chosen = suite or known[0]
+    if chosen not in known:
+        raise unknown_name("suite", chosen, known)
+    return chosen, read_records(results_dir, chosen)
+
+
+@app.command()
+def figures(
+    suite: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Suite to draw; needed where results hold more than one."),
+    ] = None,
+    results_dir: ResultsDir = Path("results"),
+    output: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("figures"),
+    file_format: Annotated[str, typer.Option("--format", help="svg, png or pdf.")] = "svg",
+) -> None:
+    """Draw every figure that a suite's records allow. Example: `realmbench figures --suite calibration-v1`."""
+    from realmbench.figures import write_figures
+    from realmbench.render import err
+
+    for path in write_figures(_records_of(results_dir, suite)[1], output, file_format):
+        err.print(f"Wrote {path}.", markup=False)
+
+
+def _published(users: list[str]) -> str:
+    return f" Published by {', '.join(users)}." if users else ""
+
+
+def _page(name: str, preset: str | None, data_root: Path | None) -> dict[str, Any]:
+    """Collect what `show` prints: sections of names and values."""
+    from realmbench.decoder import DEFAULT_PRESET
+
+    registries = {kind: registry_of(kind) for kind in ("models", "datasets", "protocols")}
+    base = name if ".py" in name else name.partition(":")[0]
+    if preset is not None and (base in registries["datasets"] or base in registries["protocols"]):
+        raise OptionError(f"--preset does not apply to {base}: datasets and protocols have none")
+    if base in registries["datasets"]:
+        from realmbench.dataset import open_dataset
+
+        dataset = open_dataset(name, data_root)
+        return {
+            "name": dataset.full_name,
+            "about": inspect.getdoc(type(dataset)) or "",
+            "info": dataset.info.model_dump(),
+            "variants": dict(dataset.variants),
+            "data options": dataset.options.model_dump(mode="json"),
+            "folds": {
+                fold.name: f"pretrain {', '.join(fold.pretrain)}; held out {', '.join(fold.held_out)}"
+                for fold in dataset.folds()
+            },
+        }
+    if base in registries["protocols"]:
+        protocol = registries["protocols"].get(base)
+        return {
+            "name": protocol.name,
+            "about": inspect.getdoc(protocol) or "",
+            "rules": {
+                "front ends": ", ".join(protocol.front_ends),
+                "causal decoders only": protocol.causal_only,
+                "leaky": protocol.leaky,
+                "headline": protocol.headline,
+            },
+        }
+    if base not in registries["models"] and ".py" not in base:
+        known = [known for registry in registries.values() for known in registry.names()]
+        raise unknown_name("model, dataset or protocol", name, known)
+    cls = registries["models"].get(name)
+    preset = preset or DEFAULT_PRESET
+    decoder = cls(preset)
+    look_ahead = "whole block" if cls.look_ahead_s == float("inf") else f"{cls.look_ahead_s:g} s"
+    return {
+        "name": name,
+        "about": inspect.getdoc(cls) or "",
+        "contract": {
+            "causal": cls.causal,
+            "look-ahead": look_ahead,
+            "accepts": ", ".join(cls.inputs),
+            "learns across sessions": cls.multi_session,
+            "presets": ", ".join(cls.presets),
+        },
+        f"decoder options (preset {preset})": decoder.config["decoder"],
+        f"train options (preset {preset})": decoder.config["train"],
+    }
