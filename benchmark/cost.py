@@ -1,7 +1,7 @@
 """What a decoder costs where it runs: time of a streaming step, memory of a stream, peak memory of a run.
 
 Timing protocol ``step-v1``: batch 1, eager mode, one thread, garbage collection off, frames of noise already in memory;
-100 steps of warm-up, then up to 1,000 steps timed one by one (fewer where they would take longer than five seconds,
+200 steps of warm-up, then up to 2,000 steps timed one by one (fewer where they would take longer than five seconds,
 never fewer than 200). A step begins with a normalised frame in main memory and ends with the prediction in main memory,
 so that on a GPU the transfers and the wait for it are inside. The front end is timed alike, by itself, on the raw
 samples of one frame at a time.
@@ -27,8 +27,8 @@ from .records import Latency
 from .session import Session
 
 TIMING_PROTOCOL = "step-v1"
-WARM_UP_STEPS = 100
-TIMED_STEPS, FEWEST_STEPS = 1_000, 200
+WARM_UP_STEPS = 200
+TIMED_STEPS, FEWEST_STEPS = 2_000, 200
 LONGEST_S = 5.0
 
 

@@ -36,7 +36,7 @@ def test_percentiles_are_those_of_the_steps(session_maker: Any, monkeypatch: pyt
     monkeypatch.setattr(cost, "LONGEST_S", 0.1)
     found = cost.decoder_latency(Sleepy("tiny"), session_maker(), "a machine")
     assert found.protocol == "step-v1"
-    assert (found.steps, found.warm_up, found.threads, found.device) == (200, 100, 1, "a machine")
+    assert (found.steps, found.warm_up, found.threads, found.device) == (200, 200, 1, "a machine")
     # Sleeping never ends early: lower bounds hold on any machine, however busy.
     assert found.p50 >= 1000
     assert found.p95 >= 5000
