@@ -114,41 +114,27 @@ class ArtifactStore:
         with locked(arrays_path):
             if record_path.exists() and arrays_path.exists():
                 return Artifact(load_arrays(arrays_path)[0], _read_record(record_path))
-            return self._build(kind, key, full_config, sessions, seed, device, build, parents, arrays_path)
-
-    def _build(
-        self,
-        kind: str,
-        key: str,
-        full_config: dict[str, Any],
-        sessions: Sequence[Any],
-        seed: int,
-        device: str,
-        build: Callable[[], Trained],
-        parents: Sequence[Artifact],
-        arrays_path: Path,
-    ) -> Artifact:
-        started = time.perf_counter()
-        trained = build()
-        record = ArtifactRecord(
-            kind=kind,
-            hash=key,
-            config=full_config,
-            dataset=sessions[0].dataset,
-            sessions=tuple(session.name for session in sessions),
-            seed=seed,
-            parents=tuple(parent.hash for parent in parents),
-            parameters=trained.parameters,
-            seconds=time.perf_counter() - started + trained.earlier_seconds,
-            device=device,
-            history=[dict(entry) for entry in trained.history],
-            versions=self._versions,
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        )
-        save_arrays(arrays_path, trained.arrays)
-        # The record comes last: where it stands, the artifact is whole.
-        write_text_whole(arrays_path.with_suffix(".json"), record.model_dump_json(indent=1))
-        return Artifact(trained.arrays, record)
+            started = time.perf_counter()
+            trained = build()
+            record = ArtifactRecord(
+                kind=kind,
+                hash=key,
+                config=full_config,
+                dataset=sessions[0].dataset,
+                sessions=tuple(session.name for session in sessions),
+                seed=seed,
+                parents=tuple(parent.hash for parent in parents),
+                parameters=trained.parameters,
+                seconds=time.perf_counter() - started + trained.earlier_seconds,
+                device=device,
+                history=[dict(entry) for entry in trained.history],
+                versions=self._versions,
+                created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            )
+            save_arrays(arrays_path, trained.arrays)
+            # The record comes last: where it stands, the artifact is whole.
+            write_text_whole(record_path, record.model_dump_json(indent=1))
+            return Artifact(trained.arrays, record)
 
     def record_of(self, key: str) -> ArtifactRecord:
         """Return the record of a stored artifact by its hash, without reading its arrays.

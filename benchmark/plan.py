@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .artifact import ArtifactStore
 from .dataset import Dataset, Fold
-from .decoder import DECODERS, DEFAULT_PRESET, Decoder
+from .decoder import DECODERS, DEFAULT_PRESET, Context, Decoder
 from .errors import OptionError, ProtocolError, unknown_name
+from .files import cache_dir
 from .fingerprint import fingerprint
 from .front_end import FrontEnd, front_end
-from .machine import check_device
+from .machine import check_device, versions
 from .protocol import PROTOCOLS, Protocol
 from .seeds import stable_hash
 
@@ -111,6 +113,11 @@ class Plan:
     def place(self, dataset: Dataset) -> tuple[str, str, str, str]:
         """Return the folders below the suite in which its records stand."""
         return dataset.full_name + dataset.suffix, self.protocol.name, self.front_end.name, self.method
+
+    def context(self, seed: int, on_progress: Callable[[str, float], None]) -> Context:
+        """Make what a decoder is lent while it learns."""
+        store = ArtifactStore(cache_dir() / "artifacts", self.code, versions())
+        return Context(seed, self.request.device, store, cache_dir() / "checkpoints", on_progress)
 
     def decoder(self) -> Decoder:
         """Make a fresh, unfitted decoder."""

@@ -11,7 +11,7 @@ import numpy as np
 from .dataset import Dataset, Fold
 from .errors import ProtocolError
 from .front_end import FrontEnd
-from .manifest import CLOCK_RATE, SessionRole, SplitManifest
+from .manifest import CLOCK_RATE, SessionRole, Span, SplitManifest
 from .recording import Recording
 from .registry import Registry
 
@@ -67,6 +67,20 @@ class Protocol(ABC):
         ------
         ProtocolError : the recording is too short; the message says how long it must be.
         """
+
+    def manifest(
+        self, recording: Recording, role: SessionRole, dataset: str, bins: tuple[int, int], spans: Sequence[Span]
+    ) -> SplitManifest:
+        """Put the spans of a cut, within [first, last) bins, into a manifest."""
+        return SplitManifest(
+            protocol=self.name,
+            dataset=dataset,
+            session=recording.session,
+            session_role=role,
+            first_bin=bins[0],
+            last_bin=bins[1],
+            spans=tuple(spans),
+        )
 
 
 def common_bins(recording: Recording) -> tuple[int, int]:

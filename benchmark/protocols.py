@@ -70,15 +70,7 @@ class BlockedV1(Protocol):
                 cursor += gap
                 spans.append(Span(role=name, start=cursor, stop=cursor + bins, warm_up=gap))
                 cursor += bins
-        return SplitManifest(
-            protocol=self.name,
-            dataset=dataset,
-            session=recording.session,
-            session_role=role,
-            first_bin=first,
-            last_bin=last,
-            spans=tuple(spans),
-        )
+        return self.manifest(recording, role, dataset, (first, last), spans)
 
 
 class CalibrationV1(Protocol):
@@ -143,15 +135,7 @@ class CalibrationV1(Protocol):
                 Span(role="validation", start=begin, stop=stop, warm_up=gap),
                 *spans,
             ]
-        return SplitManifest(
-            protocol=self.name,
-            dataset=dataset,
-            session=recording.session,
-            session_role=role,
-            first_bin=first,
-            last_bin=last,
-            spans=tuple(spans),
-        )
+        return self.manifest(recording, role, dataset, (first, last), spans)
 
     def _edges(self, recording: Recording) -> tuple[int, int, int]:
         """Return the first bin, the first of the test part, and one past the last."""

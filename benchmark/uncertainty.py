@@ -127,7 +127,8 @@ def crossed_variance(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     The sum of two components: the mean square of sessions, and what the seeds' mean square exceeds that of the
     interaction (Searle, Casella & McCulloch 1992, section 4.4); an excess below zero counts as none. Degrees of freedom
-    of the sum after Satterthwaite (1946), each component with its own factor's.
+    of the sum after Satterthwaite (1946), each component with its own factor's; where the seeds' component is the larger
+    one, at most theirs, without which the interval of many sessions and three seeds covers 92 instead of 95 %.
     """
     sessions, seeds = scores.shape[-2:]
     mean = scores.mean((-2, -1), keepdims=True)
@@ -142,7 +143,7 @@ def crossed_variance(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     variance = of_sessions + of_seeds
     spread = of_sessions**2 / (sessions - 1) + of_seeds**2 / (seeds - 1)
     freedom = np.divide(variance**2, spread, out=np.full_like(variance, sessions - 1.0), where=spread > 0)
-    return variance, freedom
+    return variance, np.where(of_seeds > of_sessions, np.minimum(freedom, seeds - 1.0), freedom)
 
 
 def bootstrap_interval(

@@ -16,7 +16,20 @@ FLOOR_1 = {
     "records", "manifest", "uncertainty",
 }  # fmt: skip
 FLOOR_2 = {"linear_gaussian", "front_end", "session", "protocol", "protocols", "artifact", "decoder", "training"}
-FLOOR_4 = {"suite", "sweep", "preparation", "evaluation", "cost", "machine", "plan", "runner", "leaks", "conformance"}
+FLOOR_4 = {
+    "bank",
+    "single_run",
+    "suite",
+    "sweep",
+    "preparation",
+    "evaluation",
+    "cost",
+    "machine",
+    "plan",
+    "runner",
+    "leaks",
+    "conformance",
+}
 FLOOR_5 = {"statistics", "differences", "curves", "leaderboard", "figures"}
 FLOOR_6 = {"cli", "render", "__init__", "__main__"}
 

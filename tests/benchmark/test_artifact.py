@@ -55,7 +55,8 @@ def test_failed_build_leaves_nothing(store: ArtifactStore, session_maker: Any) -
 
     with pytest.raises(ValueError, match="no"):
         store.get_or_build("kind", {}, [session_maker()], 0, "cpu", fails)
-    assert list(store.folder.iterdir()) == []
+    # The lock that kept others waiting may stay; it is empty.
+    assert [path for path in store.folder.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_arrays_without_a_record_are_built_again(store: ArtifactStore, session_maker: Any) -> None:

@@ -1,0 +1,72 @@
+"""What the runs of one process share: prepared sessions, and how progress is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .dataset import Dataset
+from .front_end import FrontEnd
+from .manifest import SessionRole
+from .plan import Plan
+from .preparation import Prepared, prepare_session
+from .protocol import Protocol
+from .records import RunRecord
+
+
+@dataclass(frozen=True)
+class Events:
+    """How the runner talks to whoever shows its progress.
+
+    Attributes
+    ----------
+    stage : a sentence and the share done of the work in hand.
+    done : a run's record, and whether it was finished before.
+    failed : a run's path and the one-line reason.
+    note : a plain sentence.
+    """
+
+    stage: Callable[[str, float], None] = lambda _text, _share: None
+    done: Callable[[RunRecord, bool], None] = lambda _record, _reused: None
+    failed: Callable[[Path, str], None] = lambda _path, _reason: None
+    note: Callable[[str], None] = lambda _text: None
+
+
+class SessionBank:
+    """Prepared sessions, each made once per process."""
+
+    def __init__(self, dataset: Dataset, on_progress: Callable[[str, float], None]) -> None:
+        self.dataset = dataset
+        self._on_progress = on_progress
+        self._prepared: dict[tuple[Any, ...], Prepared] = {}
+        self._stages: dict[tuple[str, str], Sequence[Protocol]] = {}
+
+    def get(
+        self, session: str, protocol: Protocol, frames: FrontEnd, role: SessionRole, shift_target: bool
+    ) -> Prepared:
+        """Return a session prepared for training, or for the last stage of its protocol, on the first call."""
+        key = (session, protocol.name, frames.name, role, shift_target)
+        if key not in self._prepared:
+            cut = self.stages(session, protocol)[-1] if role == "held-out" else protocol
+            self._prepared[key] = prepare_session(
+                self.dataset, session, cut, frames, role, shift_target, self._on_progress
+            )
+        return self._prepared[key]
+
+    def of(self, plan: Plan, session: str, role: SessionRole) -> Prepared:
+        """Return a session prepared as a plan asks for it."""
+        return self.get(session, plan.protocol, plan.front_end, role, plan.request.audit == "shifted-target")
+
+    def stages(self, session: str, protocol: Protocol) -> Sequence[Protocol]:
+        """Return the cuts that a run of this session goes through."""
+        key = (session, protocol.name)
+        if key not in self._stages:
+            self._stages[key] = protocol.stages(self.dataset.load(session))
+        return self._stages[key]
+
+    def keep_only(self, sessions: Iterable[str]) -> None:
+        """Forget the sessions of other folds, so that memory holds one fold."""
+        wanted = set(sessions)
+        self._prepared = {key: value for key, value in self._prepared.items() if key[0] in wanted}
