@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import sys
 import time
 import traceback
@@ -137,18 +136,19 @@ def run_jobs(
     results_dir: Path,
     data_root: Path | None,
     processes: int,
+    threads: int = 1,
     on_start: Callable[[Job], None] = lambda _job: None,
     on_end: Callable[[Outcome], None] = lambda _outcome: None,
 ) -> list[Outcome]:
     """Run jobs, each in a fresh process, ``processes`` at a time, and return what became of them in order of ending.
 
-    Each process gets an equal share of the cores as threads. An interruption ends the running jobs; finished runs are
-    kept, and the next call goes on from there.
+    Each process uses ``threads`` torch threads; small networks are fastest with one. An interruption ends the running
+    jobs; finished runs are kept, and the next call goes on from there.
     """
-    if processes < 1:
-        raise OptionError(f"--processes {processes}: at least one is needed")
+    for name, value in (("processes", processes), ("threads", threads)):
+        if value < 1:
+            raise OptionError(f"--{name} {value}: at least one is needed")
     context = multiprocessing.get_context("spawn")  # a forked torch may deadlock in its thread pool
-    threads = max(1, (os.cpu_count() or 1) // processes)
     logs = cache_dir() / "sweeps"
     logs.mkdir(parents=True, exist_ok=True)
     waiting, outcomes = list(jobs), []

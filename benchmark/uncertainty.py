@@ -127,8 +127,8 @@ def crossed_variance(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     The sum of two components: the mean square of sessions, and what the seeds' mean square exceeds that of the
     interaction (Searle, Casella & McCulloch 1992, section 4.4); an excess below zero counts as none. Degrees of freedom
-    of the sum after Satterthwaite (1946), each component with its own factor's; where the seeds' component is the larger
-    one, at most theirs, without which the interval of many sessions and three seeds covers 92 instead of 95 %.
+    of the sum after Satterthwaite (1946), each component with its own factor's; where the seeds' component is the
+    larger one, at most theirs: without that the interval of many sessions and three seeds covers 92 instead of 95 %.
     """
     sessions, seeds = scores.shape[-2:]
     mean = scores.mean((-2, -1), keepdims=True)

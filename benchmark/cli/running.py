@@ -141,6 +141,7 @@ def sweep(
         Optional[int],  # noqa: UP045
         typer.Option(help="Jobs at a time; as many as there are cores by default."),
     ] = None,
+    threads: Annotated[int, typer.Option(help="Torch threads of each; small networks are fastest with one.")] = 1,
     dry_run: Annotated[bool, typer.Option(help="List the jobs and what of them is recorded, and stop.")] = False,
     fresh: Annotated[bool, typer.Option(help="Run again what is finished.")] = False,
     data_root: DataRoot = None,
@@ -166,7 +167,7 @@ def sweep(
     with sweep_progress(wanted.name, jobs) as (on_start, on_end):
         try:
             count = processes if processes is not None else os.cpu_count() or 1
-            outcomes = run_jobs(jobs, results_dir, data_root, count, on_start, on_end)
+            outcomes = run_jobs(jobs, results_dir, data_root, count, threads, on_start, on_end)
         except KeyboardInterrupt:
             err.print("interrupted: finished runs are kept, and the same command goes on from there")
             raise typer.Exit(130) from None

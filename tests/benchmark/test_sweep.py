@@ -65,7 +65,7 @@ def test_failures_are_listed_and_take_nothing_else_with_them(toy_name: str, tmp_
     wanted = suite(toy_name, f"{file}:Fails", f"{file}:Dies", "mean", sessions=["a2"])
     results = tmp_path / "results"
     started: list[Job] = []
-    outcomes = run_jobs(plan_jobs(wanted, results, None), results, None, 2, started.append)
+    outcomes = run_jobs(plan_jobs(wanted, results, None), results, None, 2, on_start=started.append)
     by_model = {outcome.job.request.model.rpartition(":")[2]: outcome for outcome in outcomes}
     assert len(started) == 3
     assert {name: outcome.status for name, outcome in by_model.items()} == {
