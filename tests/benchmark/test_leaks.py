@@ -262,3 +262,16 @@ def test_raw_chunks_of_any_size_give_what_the_whole_pass_gives(raw: np.ndarray, 
     late = Delayed("tiny")
     late.restore(decoder.arrays(), prepared)
     assert leaks.chunk_change(late, prepared, chain, SAMPLING_RATE, raw, generator) > leaks.TOLERANCE
+
+
+def test_prediction_that_turns_into_nan_counts_as_changed(raw: np.ndarray, other: np.ndarray) -> None:
+    """A transform over the whole record spreads one NaN everywhere: that is a leak, not equality."""
+
+    def run(samples: np.ndarray) -> np.ndarray:
+        spectrum = np.fft.rfft(samples[:, :2], axis=0)
+        spectrum[200:] = 0
+        return np.fft.irfft(spectrum, len(samples), axis=0)[9::10]
+
+    found = reach(run, raw, other, "NaN")
+    assert np.isinf(found.change)
+    assert found.seconds > 5
