@@ -27,6 +27,7 @@ HARNESS = (
     "recording",
     "seeds",
     "evaluation",
+    "single_run",
     "metrics",
     "preparation",
     "manifest",

@@ -207,6 +207,10 @@ def check(
         Optional[str],  # noqa: UP045
         typer.Option(help="Check models on this dataset's first fold instead of a small simulated one."),
     ] = None,
+    front_end: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Check models on this front end; by default the first that they accept."),
+    ] = None,
     short: Annotated[bool, typer.Option(help="Fewer times and shorter streams; one session of a dataset.")] = False,
     settings: Settings = None,
     data_root: DataRoot = None,
@@ -224,8 +228,9 @@ def check(
     subjects: list[Any] = []
     for name in names:
         if _is_dataset(name):
-            if dataset is not None:
-                raise OptionError(f"--dataset does not apply to {name}, which is a dataset itself")
+            for option, value in (("dataset", dataset), ("front-end", front_end)):
+                if value is not None:
+                    raise OptionError(f"--{option} does not apply to {name}, which is a dataset itself")
             subjects.append(open_dataset(name, data_root, parsed["data"]))
         else:
             if ".py" not in name and name not in registry_of("models"):
@@ -238,7 +243,7 @@ def check(
     with progress_stage() as stage:
         for subject in subjects:
             if isinstance(subject, str):
-                reports.append(check_decoder(subject, on_dataset, short, stage))
+                reports.append(check_decoder(subject, on_dataset, front_end, short, stage))
             else:
                 reports.append(check_dataset(subject, short, stage))
             if not as_json:

@@ -13,7 +13,7 @@ from realmbench import leaks
 from realmbench.artifact import Artifact, ArtifactStore
 from realmbench.dataset import Dataset
 from realmbench.decoder import DECODERS, Context, Decoder
-from realmbench.errors import RealmbenchError
+from realmbench.errors import OptionError
 from realmbench.front_end import FrontEnd, front_end
 from realmbench.preparation import prepare_session
 from realmbench.protocol import PROTOCOLS, Protocol
@@ -35,11 +35,12 @@ class Candidate:
     ----------
     model : registered name or ``file.py:Class``.
     dataset : None takes the small simulated one.
+    chain : name of a front end; None takes the first that the decoder accepts.
     short : fewer times, shorter streams.
     folder : for artifacts and checkpoints.
     """
 
-    def __init__(self, model: str, dataset: Dataset | None, short: bool, folder: Path) -> None:
+    def __init__(self, model: str, dataset: Dataset | None, chain: str | None, short: bool, folder: Path) -> None:
         self.cls: type[Decoder] = DECODERS.get(model)
         self.dataset = dataset or Rehearsal()
         self.folder = folder
@@ -47,10 +48,11 @@ class Candidate:
         self.stream_frames = 2_000 if short else 10_000
         self.generator = np.random.default_rng(0)
         self.protocol: Protocol = PROTOCOLS.get("blocked-v1")()
-        names = [name for name in self.protocol.front_ends if front_end(name).kind in self.cls.inputs]
-        if not names:
-            raise RealmbenchError(f"{model} accepts {' or '.join(self.cls.inputs)} input, which no front end gives")
-        self.front_end: FrontEnd = front_end(names[0])
+        names = self.protocol.front_ends if chain is None else (chain,)
+        accepted = [front_end(name) for name in names if front_end(name).kind in self.cls.inputs]
+        if not accepted:
+            raise OptionError(f"{model} accepts {' or '.join(self.cls.inputs)} input, not that of {', '.join(names)}")
+        self.front_end: FrontEnd = accepted[0]
         fold = self.dataset.folds()[0]
         self.session_name, self.pretraining_names = fold.held_out[0], fold.pretrain[:2]
 

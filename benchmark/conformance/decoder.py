@@ -24,6 +24,7 @@ from .report import Check, Report, run_check
 def check_decoder(
     model: str,
     dataset: Dataset | None = None,
+    chain: str | None = None,
     short: bool = False,
     on_progress: Callable[[str, float], None] = lambda _text, _share: None,
 ) -> Report:
@@ -33,6 +34,7 @@ def check_decoder(
     ----------
     model : registered name or ``file.py:Class``.
     dataset : its first fold is used; None takes a small simulated one.
+    chain : name of a front end; None takes the first that the decoder accepts.
     short : fewer times and shorter streams, for continuous integration.
 
     Raises
@@ -40,7 +42,7 @@ def check_decoder(
     RealmbenchError : unknown model, or one that no front end serves.
     """
     with tempfile.TemporaryDirectory() as folder:
-        candidate = Candidate(model, dataset, short, Path(folder))
+        candidate = Candidate(model, dataset, chain, short, Path(folder))
         everything = {**CONTRACT, **CAUSALITY}
         checks = []
         for number, (name, function) in enumerate(everything.items()):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from realmbench.conformance import Report, check_decoder
-from realmbench.errors import UnknownNameError
+from realmbench.errors import OptionError, UnknownNameError
 
 BASE = """
 from typing import ClassVar
@@ -159,6 +159,15 @@ def test_decoder_that_cannot_learn_ends_the_check(tmp_path: Path) -> None:
     report = check(tmp_path, "    def adapt(self, session, context, artifact=None): raise ValueError('no')")
     assert failed(report) == {"learns and predicts"}
     assert "ValueError: no" in str(report)
+
+
+def test_front_end_can_be_chosen(tmp_path: Path) -> None:
+    report = check_decoder("mean", chain="lfp100", short=True)
+    assert "lfp100, 6 channels x 1 features" in str(report)
+    file = tmp_path / "picky.py"
+    file.write_text(f"{BASE}\nclass Picky(Honest):\n    'Takes bands alone.'\n    inputs = ('bands',)\n")
+    with pytest.raises(OptionError, match="accepts bands input, not that of lfp100"):
+        check_decoder(f"{file}:Picky", chain="lfp100")
 
 
 def test_unknown_model_is_refused() -> None:
