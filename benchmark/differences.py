@@ -36,16 +36,18 @@ class Difference:
     ----------
     first, second : labels; positive differences favour the first.
     sessions : R2 of the first minus R2 of the second, averaged over seeds, by session.
+    missing : held-out sessions that one of them lacks.
     interval : 95 % interval of the mean difference; None below four sessions.
-    p_value, p_adjusted : of the signed-rank test, the latter after Holm over the comparisons asked for together; None
-        below six sessions.
+    p_value, p_adjusted : of the signed-rank test, the latter after Holm over everything that was asked for together,
+        all datasets included; None below six sessions.
     probabilities : that the first is worse, practically equal (within 0.01), better; None below six sessions.
-    claimed : the difference is larger than chance allows, after adjustment.
+    claimed : the difference is larger than chance allows, after adjustment, and no session is missing.
     """
 
     first: str
     second: str
     sessions: dict[str, float]
+    missing: tuple[str, ...]
     seeds: int
     subjects: int
     mean: float
@@ -80,21 +82,28 @@ def differences(
     RealmbenchError : a name fits no record or several methods, methods share no session and seed, or no dataset,
         protocol and front end has all of them.
     """
-    found, known = [], set()
+    pairs, known = [], set()
     for comparison, group in _groups(records):
         available = {label(runs[0]): runs for runs in methods(group).values()}
         known |= {*available, *(runs[0].model for runs in available.values())}
-        chosen = [_chosen(name, available) for name in (first, *others)]
-        if all(runs is not None for runs in chosen):
-            found.append((comparison, _family([runs for runs in chosen if runs is not None])))
-    if not found:
+        one, *rest = (_chosen(name, available) for name in (first, *others))
+        if one is not None and all(other is not None for other in rest):
+            pairs += [(comparison, *_common(one, other)) for other in rest if other is not None]
+    if not pairs:
         for name in (first, *others):
             if name not in known:
                 raise unknown_name("method among the records", name, known)
         raise RealmbenchError(
             f"no dataset, protocol and front end has records of all of {', '.join((first, *others))}; run them alike"
         )
-    return found
+    raw = [_p_value(a, b) for _, a, b in pairs]
+    # Holm over everything that was asked for and can be tested at all; the rest makes no claim.
+    adjusted = iter(holm([p for p in raw if p is not None]))
+    found: dict[str, tuple[Comparison, list[Difference]]] = {}
+    for (comparison, a, b), p_value in zip(pairs, raw):
+        difference = _difference(comparison, a, b, p_value, None if p_value is None else next(adjusted))
+        found.setdefault(repr(comparison), (comparison, []))[1].append(difference)
+    return list(found.values())
 
 
 def _groups(records: Iterable[RunRecord]) -> list[tuple[Comparison, list[RunRecord]]]:
@@ -117,19 +126,13 @@ def _chosen(name: str, available: Mapping[str, list[RunRecord]]) -> list[RunReco
     return next(iter(fitting.values()), None)
 
 
-def _family(chosen: Sequence[list[RunRecord]]) -> list[Difference]:
-    pairs = [_common(chosen[0], other) for other in chosen[1:]]
-    raw = [
-        signed_rank_p(score_matrix(sums_of(a), sums_of(b)).mean(1)) if len(a) >= SIGNIFICANCE_SESSIONS else None
-        for a, b in pairs
-    ]
-    # Holm over those that can be tested at all; the others make no claim.
-    tested = [p for p in raw if p is not None]
-    adjusted = iter(holm(tested))
-    return [_difference(a, b, p, None if p is None else next(adjusted)) for (a, b), p in zip(pairs, raw)]
-
-
 Runs = Mapping[str, Mapping[int, RunRecord]]
+
+
+def _p_value(a: Runs, b: Runs) -> float | None:
+    if len(a) < SIGNIFICANCE_SESSIONS:
+        return None
+    return signed_rank_p(score_matrix(sums_of(a), sums_of(b)).mean(1))
 
 
 def _common(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> tuple[Runs, Runs]:
@@ -143,7 +146,9 @@ def _common(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> tuple[Ru
     return next(kept), next(kept)
 
 
-def _difference(a: Runs, b: Runs, p_value: float | None, p_adjusted: float | None) -> Difference:
+def _difference(
+    comparison: Comparison, a: Runs, b: Runs, p_value: float | None, p_adjusted: float | None
+) -> Difference:
     first, second = sums_of(a), sums_of(b)
     scores = score_matrix(first, second)
     by_session = scores.mean(1)
@@ -154,6 +159,7 @@ def _difference(a: Runs, b: Runs, p_value: float | None, p_adjusted: float | Non
         first=label(runs[0]),
         second=label(other),
         sessions=dict(zip(a, by_session.tolist())),
+        missing=tuple(name for name in comparison.sessions if name not in a),
         seeds=scores.shape[1],
         subjects=len({run.subject for run in runs}),
         mean=float(scores.mean()),
@@ -162,7 +168,11 @@ def _difference(a: Runs, b: Runs, p_value: float | None, p_adjusted: float | Non
         p_value=p_value,
         p_adjusted=p_adjusted,
         probabilities=bayesian_signed_rank(by_session) if len(a) >= SIGNIFICANCE_SESSIONS else None,
-        claimed=p_adjusted is not None and distinguishable(spread, p_adjusted, len(a)),
+        claimed=(
+            set(a) == set(comparison.sessions)
+            and p_adjusted is not None
+            and distinguishable(spread, p_adjusted, len(a))
+        ),
     )
 
 
@@ -190,6 +200,11 @@ def in_words(difference: Difference) -> str:
 
 def _claim(d: Difference, count: int) -> str:
     assert d.interval is not None
+    if d.missing:
+        return (
+            f"Nothing is claimed: {len(d.missing)} of {count + len(d.missing)} held-out sessions are missing "
+            f"({', '.join(d.missing)}), and which ones are there may decide."
+        )
     low, high = d.interval.low, d.interval.high
     if d.claimed:
         ahead, behind = (d.first, d.second) if d.mean > 0 else (d.second, d.first)

@@ -66,7 +66,7 @@ def calibration_figure(comparison: Comparison, lines: Sequence[Curve]) -> Figure
     axes.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
     axes.set_xlabel("seconds of calibration (0: nothing of the session was seen)")
     axes.set_ylabel("R2, mean over axes and sessions")
-    axes.set_title(f"{title(comparison)}\n{lines[0].sessions} sessions; dashed: sees the future", fontsize=9)
+    axes.set_title(f"{title(comparison)}\n{lines[0].sessions} sessions; dashed: not causal", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -47,7 +47,7 @@ def cells(row: Row, sessions: int) -> list[str]:
         f"{row.parameters:,}",
         f"{row.training_seconds:.1f}",
         f"{row.training_seconds_with_artifacts:.1f}",
-        f"{row.flops_per_step:,}",
+        number(row.flops_per_step, ",d"),
         number(row.latency_p50_us, ".0f"),
         number(row.latency_p95_us, ".0f"),
     ]
@@ -119,7 +119,7 @@ def write_leaderboard(records: Sequence[RunRecord], suite: str, path: Path) -> P
 def _devices(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:
     return sorted(
         {
-            f"{record.device} ({record.threads} threads)"
+            f"{record.device} ({record.threads} threads, {record.processes} jobs at a time)"
             for record in records
             if (record.dataset, record.protocol, record.front_end)
             == (comparison.dataset, comparison.protocol, comparison.front_end)

@@ -168,7 +168,8 @@ def gradient_reach(decoder: Decoder, session: SessionData, x: np.ndarray, times:
         inputs = torch.from_numpy(x).to(device)[None].requires_grad_()
         output = network(inputs, mask)[0, time].sum()
         (gradient,) = torch.autograd.grad(output, inputs)
-        largest = max(largest, float(gradient[0, time + ahead + 1 :].abs().max()))
+        beyond = torch.nan_to_num(gradient[0, time + ahead + 1 :].abs(), nan=torch.inf)
+        largest = max(largest, float(beyond.max()))
     return largest
 
 

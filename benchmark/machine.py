@@ -55,8 +55,16 @@ def check_device(device: str) -> str:
     return device
 
 
+def reset_device_memory(device: str) -> None:
+    """Let the mark of `peak_device_memory_mb` begin anew; nothing to do on the CPU."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_device_memory_mb(device: str) -> float | None:
-    """Return the largest memory that torch has held on a GPU so far, in MB; None on the CPU."""
+    """Return the largest memory that torch has held on a GPU since the reset, in MB; None on the CPU."""
     if not device.startswith("cuda"):
         return None
     import torch

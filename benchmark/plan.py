@@ -53,6 +53,7 @@ class RunRequest:
     suite : folder of results; None takes ``local``.
     audit : turn the target by half the record; such records are kept in suite ``audit``.
     fresh : run again what is finished.
+    processes : jobs that the sweep runs at a time; goes into the record, for whoever reads its seconds.
     """
 
     model: str
@@ -67,6 +68,7 @@ class RunRequest:
     suite: str | None = None
     audit: Audit | None = None
     fresh: bool = False
+    processes: int = 1
 
     @property
     def seed_numbers(self) -> tuple[int, ...]:

@@ -109,6 +109,8 @@ def prepare_session(
         )
     elif references:
         normaliser, mask = Normaliser.pooled(references)
+        # Which channels a recording has is known without a sample of it.
+        mask = mask & (np.arange(channels) < recording.channels)
         report = ChannelReport(channels=recording.channels)
     else:
         raise ProtocolError(f"{session}: a split without a training part needs pretraining sessions for its statistics")

@@ -116,7 +116,7 @@ def print_jobs(suite: Suite, jobs: Sequence[Job]) -> None:
 
 def print_report(report: Report) -> None:
     """Print what a conformance run found."""
-    colours = {"pass": "green", "fail": "red", "as declared": "yellow", "not applicable": "dim"}
+    colours = {"pass": "green", "fail": "red", "error": "red", "as declared": "yellow", "not applicable": "dim"}
     table = Table("check", "result", "seen", title=report.subject, title_justify="left", box=SIMPLE_HEAD)
     for check in report.checks:
         table.add_row(check.name, Text(check.status, colours[check.status]), Text(check.detail))
@@ -162,7 +162,7 @@ def _columns(comparison: Comparison, rows: Sequence[Row]) -> dict[str, list[str]
         "params": [_short(row.parameters) for row in rows],
         "train s": [f"{row.training_seconds:.1f}" for row in rows],
         "+ teacher s": [f"{row.training_seconds_with_artifacts:.1f}" for row in rows],
-        "FLOPs /step": [_short(row.flops_per_step) for row in rows],
+        "FLOPs /step": [MISSING if row.flops_per_step is None else _short(row.flops_per_step) for row in rows],
         "step µs p50 / p95": [
             f"{number(row.latency_p50_us, ',.0f')} / {number(row.latency_p95_us, ',.0f')}" for row in rows
         ],

@@ -11,7 +11,7 @@ from .cost import PeakMemory, decoder_latency, front_end_latency, stream_bytes
 from .dataset import Dataset, Fold
 from .decoder import Context, Decoder
 from .evaluation import Evaluation, check_stream, evaluate
-from .machine import device_description, git_commit, peak_device_memory_mb, versions
+from .machine import device_description, git_commit, peak_device_memory_mb, reset_device_memory, versions
 from .plan import Plan
 from .preparation import Prepared, prepare_session
 from .records import ArtifactUse, CurvePoint, RunRecord
@@ -46,6 +46,7 @@ class SingleRun:
         import torch
 
         memory = PeakMemory()
+        reset_device_memory(self.plan.request.device)
         curve = self._curve()
         prepared = self.bank.of(self.plan, self.session, "held-out")
         decoder, evaluation, context = self._fit_and_score(prepared)
@@ -108,7 +109,9 @@ class SingleRun:
             flops_elementwise=flops.elementwise,
             flops_uncounted=list(flops.uncounted),
             latency=latency,
-            front_end_latency=front_end_latency(front_end, prepared.channels.channels, prepared.sampling_rate, device),
+            front_end_latency=front_end_latency(
+                front_end, prepared.channels.channels, prepared.sampling_rate, device_description("cpu")
+            ),
             group_delay_s=front_end.group_delays(prepared.sampling_rate),
             stream_bytes=stream_bytes(decoder, prepared.data) if decoder.causal else None,
             peak_memory_mb=memory.megabytes(),
@@ -116,6 +119,7 @@ class SingleRun:
             peak_device_memory_mb=peak_device_memory_mb(self.plan.request.device),
             device=device,
             threads=threads,
+            processes=self.plan.request.processes,
             versions=versions(),
             git_commit=git_commit(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -174,7 +178,7 @@ def _leak_warning(evaluation: Evaluation, ceiling: float | None) -> list[str]:
     if ceiling is None:
         return []
     above = errors_above_ceiling([block_sums([evaluation.blocks])], [ceiling])
-    if not above > LEAK_ERRORS:
+    if above is None or above <= LEAK_ERRORS:
         return []
     return [
         f"LEAK: R2 is {above:.1f} standard errors above {ceiling:.3f}, the highest that the declared look-ahead permits"

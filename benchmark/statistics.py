@@ -57,6 +57,9 @@ class Row:
     sessions, seeds : how many sessions are there, and how many seeds each of them has.
     ceiling : mean over sessions of the exact ceiling for this decoder's look-ahead, where every session has one.
     errors_above_ceiling : standard errors by which the mean exceeds it; above three it is a leak.
+    look_ahead_s : seconds of future that it needs; None for the whole record.
+    codes : versions of the code that made the records; a mean over several is of no single method.
+    calibration_s : shortest and longest calibration among the sessions, where the protocol limits it.
     parameters : needed to predict.
     training_seconds, training_seconds_with_artifacts : mean per session; pretraining is counted whole in the latter.
     """
@@ -66,6 +69,7 @@ class Row:
     preset: str
     config_hash: str
     causal: bool
+    look_ahead_s: float | None
     r2: float | None
     session_r2: dict[str, float]
     interval: Interval | None
@@ -75,10 +79,12 @@ class Row:
     seeds: int
     ceiling: float | None
     errors_above_ceiling: float | None
+    codes: int
+    calibration_s: tuple[float, float] | None
     parameters: int
     training_seconds: float
     training_seconds_with_artifacts: float
-    flops_per_step: int
+    flops_per_step: int | None
     latency_p50_us: float | None
     latency_p95_us: float | None
 
@@ -164,6 +170,7 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
     ceilings = [ceiling for runs in by_session.values() if (ceiling := next(iter(runs.values())).ceiling) is not None]
     known = complete and len(ceilings) == len(sessions)
     sums = sums_of(by_session)
+    calibrations = [record.calibration_s for record in records if record.calibration_s is not None]
     latencies = [record.latency for record in records if record.latency is not None]
     first = records[0]
     return Row(
@@ -172,6 +179,7 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
         preset=first.preset,
         config_hash=first.config_hash,
         causal=first.causal,
+        look_ahead_s=first.look_ahead_s,
         r2=float(np.mean(list(means.values()))) if complete else None,
         session_r2=means,
         interval=interval(sums) if complete else None,
@@ -181,10 +189,13 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
         seeds=len(common),
         ceiling=float(np.mean(ceilings)) if known else None,
         errors_above_ceiling=errors_above_ceiling(sums, ceilings) if known else None,
+        codes=len({record.code for record in records}),
+        calibration_s=(min(calibrations), max(calibrations)) if calibrations else None,
         parameters=first.parameters_deployed,
         training_seconds=float(np.mean([record.training_seconds for record in records])),
         training_seconds_with_artifacts=float(np.mean([record.training_seconds_with_artifacts for record in records])),
-        flops_per_step=first.flops_per_step + (first.flops_elementwise or 0),
+        # The first records counted matrix products alone; half a count is shown as none.
+        flops_per_step=None if first.flops_elementwise is None else first.flops_per_step + first.flops_elementwise,
         latency_p50_us=float(np.median([latency.p50 for latency in latencies])) if latencies else None,
         latency_p95_us=float(np.median([latency.p95 for latency in latencies])) if latencies else None,
     )
@@ -226,7 +237,7 @@ def in_words(comparison: Comparison, rows: Sequence[Row]) -> str:
             f"The highest of any session here is {highest:.3f}."
         )
     sentences = []
-    causal = [row for row in complete if row.causal]
+    causal = [row for row in complete if row.causal and not row.leaks]
     if causal:
         best = causal[0]
         low, high = min(best.session_r2.values()), max(best.session_r2.values())
@@ -239,11 +250,19 @@ def in_words(comparison: Comparison, rows: Sequence[Row]) -> str:
                 f"It is {differences.mean():+.3f} from {second.label}, the next, and ahead in "
                 f"{int((differences > 0).sum())} of {count} sessions."
             )
-    looking_ahead = [row for row in complete if not row.causal]
-    if looking_ahead:
-        sentences.append(
-            f"{looking_ahead[0].label} sees the future (R2 {looking_ahead[0].r2:.3f}) and cannot run in real time."
-        )
+    whole = [row for row in complete if not row.causal and row.look_ahead_s is None]
+    if whole:
+        sentences.append(f"{whole[0].label} sees the future (R2 {whole[0].r2:.3f}) and cannot run in real time.")
+    for row in complete:
+        if row.look_ahead_s:
+            sentences.append(f"{row.label} (R2 {row.r2:.3f}) runs in real time with {row.look_ahead_s:g} s of delay.")
+    ranges = {row.calibration_s for row in complete if row.calibration_s is not None}
+    if ranges:
+        low, high = min(span[0] for span in ranges), max(span[1] for span in ranges)
+        span = f"{high:g} s" if low == high else f"{low:g} to {high:g} s, as much as fits,"
+        sentences.append(f"These are scores with {span} of calibration.")
+    if mixed := [row.label for row in rows if row.codes > 1]:
+        sentences.append(f"Made by several versions of the code: {', '.join(mixed)}; run them again.")
     if missing := [row.label for row in rows if row.r2 is None]:
         sentences.append(f"Not run on every session: {', '.join(missing)}; their means are left out.")
     if comparison.subset:

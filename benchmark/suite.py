@@ -48,7 +48,7 @@ class Entry(BaseModel):
     preset: str = "small"
     seeds: int = Field(1, ge=1)
     device: str = "cpu"
-    sessions: tuple[str, ...] | None = None
+    sessions: tuple[str, ...] | None = Field(None, min_length=1)
     settings: tuple[str, ...] = Field((), alias="set")
 
 

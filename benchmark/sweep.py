@@ -76,6 +76,7 @@ def plan_jobs(suite: Suite, results_dir: Path, data_root: Path | None, fresh: bo
     RealmbenchError : as `make_plan`; the message names the entry.
     """
     jobs: list[Job] = []
+    places: set[Path] = set()
     opened: dict[str, Dataset] = {}
     for entry, dataset_name, model in suite.pairs():
         settings = parse_settings(list(entry.settings))
@@ -102,7 +103,15 @@ def plan_jobs(suite: Suite, results_dir: Path, data_root: Path | None, fresh: bo
             raise type(error)(f"suite {suite.name}, {model} on {dataset_name}: {error}") from error
         for fold in plan.folds:
             for seed in request.seed_numbers:
-                recorded = sum(_recorded(plan, dataset, name, seed, results_dir) for name in fold.held_out)
+                recorded = 0
+                for session in fold.held_out:
+                    path = record_path(results_dir, plan.suite, *plan.place(dataset), session, seed)
+                    if path in places:
+                        raise OptionError(
+                            f"suite {suite.name} lists {model} on {dataset_name}, {session}, seed {seed} twice"
+                        )
+                    places.add(path)
+                    recorded += _recorded(path, plan)
                 jobs.append(
                     Job(
                         dataset=dataset_name,
@@ -114,14 +123,10 @@ def plan_jobs(suite: Suite, results_dir: Path, data_root: Path | None, fresh: bo
                         recorded=0 if fresh else recorded,
                     )
                 )
-    names = [(job.name, json.dumps(job.data_options, sort_keys=True)) for job in jobs]
-    if doubled := {name for name, _ in names if names.count((name, _)) > 1}:
-        raise OptionError(f"suite {suite.name} lists twice: {sorted(doubled)[0]}")
     return jobs
 
 
-def _recorded(plan: Plan, dataset: Dataset, session: str, seed: int, results_dir: Path) -> bool:
-    path = record_path(results_dir, plan.suite, *plan.place(dataset), session, seed)
+def _recorded(path: Path, plan: Plan) -> bool:
     if not path.exists():
         return False
     try:
@@ -145,6 +150,7 @@ def run_jobs(
     Each process uses ``threads`` torch threads; small networks are fastest with one. An interruption ends the running
     jobs; finished runs are kept, and the next call goes on from there.
     """
+    jobs = [replace(job, request=replace(job.request, processes=processes)) for job in jobs]
     for name, value in (("processes", processes), ("threads", threads)):
         if value < 1:
             raise OptionError(f"--{name} {value}: at least one is needed")
@@ -193,8 +199,10 @@ def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, thread
         sys.stdout = sys.stderr = file
         try:
             import torch
+            from threadpoolctl import threadpool_limits
 
             torch.set_num_threads(threads)
+            threadpool_limits(threads)
             dataset = open_dataset(job.dataset, data_root, job.data_options)
             events = Events(
                 done=lambda record, reused: print(

@@ -127,8 +127,8 @@ def crossed_variance(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     The sum of two components: the mean square of sessions, and what the seeds' mean square exceeds that of the
     interaction (Searle, Casella & McCulloch 1992, section 4.4); an excess below zero counts as none. Degrees of freedom
-    of the sum after Satterthwaite (1946), each component with its own factor's; where the seeds' component is the
-    larger one, at most theirs: without that the interval of many sessions and three seeds covers 92 instead of 95 %.
+    of the sum after Satterthwaite (1946), each component with its own factor's; where the seeds' component is more than
+    half the sessions', at most theirs: without that the interval of many sessions and three seeds covers 92 %, not 95.
     """
     sessions, seeds = scores.shape[-2:]
     mean = scores.mean((-2, -1), keepdims=True)
@@ -143,7 +143,7 @@ def crossed_variance(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     variance = of_sessions + of_seeds
     spread = of_sessions**2 / (sessions - 1) + of_seeds**2 / (seeds - 1)
     freedom = np.divide(variance**2, spread, out=np.full_like(variance, sessions - 1.0), where=spread > 0)
-    return variance, np.where(of_seeds > of_sessions, np.minimum(freedom, seeds - 1.0), freedom)
+    return variance, np.where(of_seeds > of_sessions / 2, np.minimum(freedom, seeds - 1.0), freedom)
 
 
 def bootstrap_interval(
@@ -186,11 +186,20 @@ def block_error(session: BlockSums) -> float:
     return float(np.sqrt((blocks - 1) / blocks * np.square(left_out - left_out.mean()).sum()))
 
 
-def errors_above_ceiling(sessions: Sequence[BlockSums], ceilings: Sequence[float]) -> float:
-    """Return by how many standard errors the mean score exceeds the mean ceiling; NaN where no error can be had."""
-    excess = score_matrix(sessions).mean() - np.mean(ceilings)
-    error = np.sqrt(np.sum([block_error(session) ** 2 for session in sessions])) / len(sessions)
-    return float(excess / error) if error > 0 else float("nan")
+def errors_above_ceiling(sessions: Sequence[BlockSums], ceilings: Sequence[float]) -> float | None:
+    """Return by how many standard errors the mean score exceeds the mean ceiling; None where no error can be had.
+
+    The error is known from the blocks alone, so that the excess follows a t distribution; it is returned as the normal
+    deviate of equal probability, for which three always means the same, however few the blocks.
+    """
+    from scipy.stats import norm, t
+
+    freedom = sum(len(session.samples) - 1 for session in sessions)
+    error = np.sqrt(np.nansum([block_error(session) ** 2 for session in sessions])) / len(sessions)
+    if freedom == 0 or not error > 0:
+        return None
+    ratio = float((score_matrix(sessions).mean() - np.mean(ceilings)) / error)
+    return float(np.sign(ratio) * norm.isf(t.sf(abs(ratio), freedom)))
 
 
 def distinguishable(difference: Interval | None, p_value: float, sessions: int) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.signal import sosfiltfilt
 
+from realmbench import evaluation
 from realmbench.artifact import ArtifactStore
 from realmbench.dataset import Dataset, open_dataset
 from realmbench.decoder import DECODERS, Context
@@ -80,6 +81,7 @@ def test_records_hold_the_ceiling_of_the_decoders_look_ahead(tmp_path: Path) -> 
 def test_run_above_the_ceiling_carries_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = open_dataset("synthetic-lds:tiny")
     monkeypatch.setattr(type(tiny), "ceiling", lambda self, session, look_ahead_s: 0.05)
+    monkeypatch.setattr(evaluation, "BLOCK_S", 2.0)  # a dozen blocks instead of two, from which nothing follows
     plan = make_plan(RunRequest(model="wiener", preset="tiny", sessions=["s0-test-0"]), tiny)
     [record] = run(plan, tiny, tmp_path, Events(), SessionBank(tiny, Events().stage))
     assert any(warning.startswith("LEAK: R2 is") for warning in record.warnings)

@@ -172,12 +172,12 @@ def sweep(
             err.print("interrupted: finished runs are kept, and the same command goes on from there")
             raise typer.Exit(130) from None
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    for outcome in failed:
+        err.print(f"failed: {outcome.job.name}\n  {outcome.reason}\n  log: {outcome.log}", markup=False)
     if as_json:
         print(json.dumps([as_dict(outcome) for outcome in outcomes], indent=1))
     else:
         print_comparisons(read_records(results_dir, wanted.name))
-        for outcome in failed:
-            err.print(f"failed: {outcome.job.name}\n  {outcome.reason}\n  log: {outcome.log}", markup=False)
         done = len(outcomes) - len(failed)
         err.print(f"{done} of {len(jobs)} jobs done; records are in {results_dir / wanted.name}.", markup=False)
     if failed:
@@ -209,7 +209,7 @@ def check(
     ] = None,
     front_end: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Check models on this front end; by default the first that they accept."),
+        typer.Option(help="Check models on this front end; by default on all that they accept."),
     ] = None,
     short: Annotated[bool, typer.Option(help="Fewer times and shorter streams; one session of a dataset.")] = False,
     settings: Settings = None,

@@ -24,6 +24,7 @@ from .report import Failed
 
 # Seconds of raw LFP on which leaks are looked for.
 EXCERPT_S = 20.0
+PROTOCOL = "blocked-v1"
 # Training is cut to this: a decoder is checked for what it is, not for how well it decodes.
 SHORT_TRAINING = {"updates": 4, "evaluate_every": 2, "window_s": 1.0}
 
@@ -35,24 +36,20 @@ class Candidate:
     ----------
     model : registered name or ``file.py:Class``.
     dataset : None takes the small simulated one.
-    chain : name of a front end; None takes the first that the decoder accepts.
+    chain : the front end.
     short : fewer times, shorter streams.
     folder : for artifacts and checkpoints.
     """
 
-    def __init__(self, model: str, dataset: Dataset | None, chain: str | None, short: bool, folder: Path) -> None:
+    def __init__(self, model: str, dataset: Dataset | None, chain: FrontEnd, short: bool, folder: Path) -> None:
         self.cls: type[Decoder] = DECODERS.get(model)
         self.dataset = dataset or Rehearsal()
         self.folder = folder
         self.times = 3 if short else 32
         self.stream_frames = 2_000 if short else 10_000
         self.generator = np.random.default_rng(0)
-        self.protocol: Protocol = PROTOCOLS.get("blocked-v1")()
-        names = self.protocol.front_ends if chain is None else (chain,)
-        accepted = [front_end(name) for name in names if front_end(name).kind in self.cls.inputs]
-        if not accepted:
-            raise OptionError(f"{model} accepts {' or '.join(self.cls.inputs)} input, not that of {', '.join(names)}")
-        self.front_end: FrontEnd = accepted[0]
+        self.protocol: Protocol = PROTOCOLS.get(PROTOCOL)()
+        self.front_end = chain
         fold = self.dataset.folds()[0]
         self.session_name, self.pretraining_names = fold.held_out[0], fold.pretrain[:2]
 
@@ -120,6 +117,21 @@ class Candidate:
         """Raw sample indices at which the future is replaced."""
         count = len(self.raw)
         return sorted(self.generator.integers(count // 4, count, size=self.times).tolist())
+
+
+def accepted_front_ends(model: str, chain: str | None = None) -> list[FrontEnd]:
+    """Return the front ends on which a decoder is checked: all that it accepts, or the one asked for.
+
+    Raises
+    ------
+    OptionError : it accepts none of them.
+    """
+    cls = DECODERS.get(model)
+    names = PROTOCOLS.get(PROTOCOL).front_ends if chain is None else (chain,)
+    accepted = [front_end(name) for name in names if front_end(name).kind in cls.inputs]
+    if not accepted:
+        raise OptionError(f"{model} accepts {' or '.join(cls.inputs)} input, not that of {', '.join(names)}")
+    return accepted
 
 
 def _shortened(options: type[BaseModel]) -> dict[str, Any]:

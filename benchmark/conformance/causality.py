@@ -30,7 +30,8 @@ def future_replaced(kind: str) -> Callable[[Candidate], str]:
 
 def no_gradient_from_the_future(c: Candidate) -> str:
     """The derivative of an output by a later input is exactly zero."""
-    x = c.frames(120)
+    ahead = 0 if np.isinf(c.cls.look_ahead_s) else round(c.cls.look_ahead_s * c.session.rate)
+    x = c.frames(120 + 2 * ahead)
     reach = leaks.gradient_reach(c.decoder, c.session, x, (10, 60, 100))
     if reach is None:
         raise NotApplicable("no torch network")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
 
+from realmbench import leaks
 from realmbench.channels import inspect_channels
 from realmbench.dataset import Dataset
 from realmbench.errors import RealmbenchError
@@ -25,6 +26,9 @@ PLAUSIBLE_LFP_UV = (1.0, 5_000.0)
 PLAUSIBLE_BEHAVIOUR = {"cm/s": (0.1, 500.0), "mm/s": (1.0, 5_000.0), "m/s": (1e-3, 5.0), "cm": (0.1, 500.0)}
 # Behaviour sampled more slowly than this cannot be scored at 50 Hz.
 SLOWEST_BEHAVIOUR_S = 0.1
+LONGEST_HOLE_S = 1.0
+# Standard deviations; the filters have forgotten a test block after the gap to a thousandth.
+TEST_PART_TOLERANCE = 0.01
 
 
 class Loader:
@@ -41,15 +45,16 @@ class Loader:
         """The first session."""
         return self.dataset.load(self.names[0])
 
-    def each(self) -> list[Recording]:
-        """Load every session that is checked, the first one once."""
-        return [self.first, *(self.dataset.load(name) for name in self.names[1:])]
+    def each(self) -> Iterator[Recording]:
+        """Load every session that is checked, one after another."""
+        yield self.first
+        for name in self.names[1:]:
+            yield self.dataset.load(name)
 
-    def splits(self) -> list[tuple[Recording, SplitManifest]]:
+    def splits(self) -> Iterator[tuple[Recording, SplitManifest]]:
         """Cut every checked recording as a held-out session."""
-        return [
-            (recording, self.protocol.split(recording, "held-out", self.dataset.identity)) for recording in self.each()
-        ]
+        for recording in self.each():
+            yield recording, self.protocol.split(recording, "held-out", self.dataset.identity)
 
 
 def described(loader: Loader) -> str:
@@ -109,6 +114,11 @@ def clocks_agree(loader: Loader) -> str:
         steps = np.diff(recording.behaviour_times)
         if np.median(steps) > SLOWEST_BEHAVIOUR_S:
             raise Failed(f"{recording.session}: behaviour every {np.median(steps):.2f} s is too coarse for 50 Hz")
+        if steps.max() > LONGEST_HOLE_S:
+            raise Failed(
+                f"{recording.session}: the behaviour has a hole of {steps.max():.2f} s, which would become a straight "
+                "line in the target; the loader must cut it out"
+            )
         shortest, coarsest = min(shortest, stop - start), max(coarsest, float(steps.max()))
     return f"at least {shortest:.0f} s in common, longest step of the behaviour {coarsest:.3f} s"
 
@@ -174,6 +184,18 @@ def front_ends_apply(loader: Loader) -> str:
     return ", ".join(taken)
 
 
+def test_blocks_are_kept_apart(loader: Loader) -> str:
+    """Noise in place of every test block changes nothing of what decoders are handed, in any front end that applies."""
+    session, largest = loader.dataset.folds()[0].held_out[0], 0.0
+    rate = loader.dataset.load(session).sampling_rate
+    for chain in map(front_end, loader.protocol.front_ends):
+        if rate >= 2 * chain.rate:
+            largest = max(largest, leaks.test_part_reach(loader.dataset, session, loader.protocol, chain))
+    if largest > TEST_PART_TOLERANCE:
+        raise Failed(f"training or validation data of {session} change by {largest:.2g} deviations")
+    return f"largest change {largest:.1g} deviations"
+
+
 def ceilings_are_ordered(loader: Loader) -> str:
     """Where the best possible R2 is known, it grows with look-ahead and lies below 1."""
     session = loader.dataset.folds()[0].held_out[0]
@@ -194,6 +216,7 @@ CHECKS: dict[str, Callable[[Loader], str]] = {
     "channels": channels_are_usable,
     "split": can_be_split,
     "front ends": front_ends_apply,
+    "test blocks kept apart": test_blocks_are_kept_apart,
     "deterministic": loads_the_same_twice,
     "unknown session refused": unknown_sessions_are_refused,
     "ceilings": ceilings_are_ordered,
@@ -222,7 +245,7 @@ def check_dataset(
         on_progress(f"{name}: {title}", number / len(CHECKS))
         checks.append(run_check(title, function, loader))
     on_progress(f"{name}: done", 1.0)
-    failed = [check.name for check in checks if check.status == "fail"]
+    failed = [check.name for check in checks if check.failed]
     sessions = f"{len(loader.names)} of {len(dataset.sessions())} sessions loaded"
     verdict = f"fails {len(failed)} checks: {', '.join(failed)}" if failed else "passes all checks"
     return Report(name, tuple(checks), f"{name} {verdict} ({sessions}).")

@@ -13,12 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from realmbench.dataset import Dataset
-from realmbench.decoder import Decoder
+from realmbench.decoder import DECODERS, Decoder
 
-from .candidate import Candidate
+from .candidate import Candidate, accepted_front_ends
 from .causality import CAUSALITY
-from .contract import CONTRACT
+from .contract import CONTRACT, DEAF
 from .report import Check, Report, run_check
+
+LEARNS = "learns and predicts"
+# What is asked again on every further front end.
+AGAIN = {name: CONTRACT[name] for name in (LEARNS, "listens to the LFP", "stream equals predict")}
 
 
 def check_decoder(
@@ -34,51 +38,53 @@ def check_decoder(
     ----------
     model : registered name or ``file.py:Class``.
     dataset : its first fold is used; None takes a small simulated one.
-    chain : name of a front end; None takes the first that the decoder accepts.
+    chain : name of a front end; None takes all that the decoder accepts.
     short : fewer times and shorter streams, for continuous integration.
 
     Raises
     ------
     RealmbenchError : unknown model, or one that no front end serves.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        candidate = Candidate(model, dataset, chain, short, Path(folder))
-        everything = {**CONTRACT, **CAUSALITY}
-        checks = []
-        for number, (name, function) in enumerate(everything.items()):
-            on_progress(f"{model}: {name}", number / len(everything))
-            checks.append(run_check(name, function, candidate))
-            if name == "learns and predicts" and checks[-1].status == "fail":
-                break  # nothing else can be asked of it
-        on_progress(f"{model}: done", 1.0)
-    checks = _as_declared(checks, candidate.cls)
-    return Report(model, tuple(checks), _verdict(model, checks, candidate.cls))
+    checks: list[Check] = []
+    chains = accepted_front_ends(model, chain)
+    for place, each in enumerate(chains):
+        # The contract is one; causality, and the stream that proves it, are of every front end.
+        wanted = {**CONTRACT, **CAUSALITY} if place == 0 else {**AGAIN, **CAUSALITY}
+        with tempfile.TemporaryDirectory() as folder:
+            candidate = Candidate(model, dataset, each, short, Path(folder))
+            for number, (name, function) in enumerate(wanted.items()):
+                on_progress(f"{model}, {each.name}: {name}", (place + number / len(wanted)) / len(chains))
+                title = f"{name}, {each.name}" if place else name
+                checks.append(_as_declared(run_check(title, function, candidate), name, candidate.cls))
+                if name == LEARNS and checks[-1].failed:
+                    break  # nothing else can be asked of it
+    on_progress(f"{model}: done", 1.0)
+    return Report(model, tuple(checks), _verdict(model, checks, DECODERS.get(model), [each.name for each in chains]))
 
 
-def _as_declared(checks: Sequence[Check], cls: type[Decoder]) -> list[Check]:
+def _as_declared(check: Check, name: str, cls: type[Decoder]) -> Check:
     """Count failed causality as declared for a decoder of the whole record, and demand that there is some."""
-    if not np.isinf(cls.look_ahead_s):
-        return list(checks)
-    result = []
-    for check in checks:
-        if check.name in CAUSALITY and check.status == "fail":
-            check = Check(check.name, "as declared", f"not causal: {check.detail}")
-        elif check.name == "future replaced by noise" and check.status == "pass":
-            check = Check(check.name, "fail", "declared to see the whole record, but nothing of the future reaches it")
-        result.append(check)
-    return result
+    if np.isinf(cls.look_ahead_s) and name in CAUSALITY:
+        if check.status == "fail":
+            return Check(check.name, "as declared", f"not causal: {check.detail}")
+        if name == "future replaced by noise" and check.status == "pass":
+            return Check(check.name, "fail", "declared to see the whole record, but nothing of the future reaches it")
+    return check
 
 
-def _verdict(model: str, checks: Sequence[Check], cls: type[Decoder]) -> str:
-    failed = [check.name for check in checks if check.status == "fail"]
+def _verdict(model: str, checks: Sequence[Check], cls: type[Decoder], chains: Sequence[str]) -> str:
+    failed = [check.name for check in checks if check.failed]
     if failed:
         return f"{model} fails {len(failed)} of {len(checks)} checks: {', '.join(failed)}."
     ran = sum(check.status != "not applicable" for check in checks)
+    where = f" (front ends {', '.join(chains)})" if len(chains) > 1 else f" (front end {chains[0]})"
+    if any(check.detail == DEAF for check in checks):
+        return f"{model} passes all {ran} checks; {DEAF}."
     if cls.causal:
-        return f"{model} passes all {ran} checks and is causal from the raw sample to the prediction."
+        return f"{model} passes all {ran} checks and is causal from the raw sample to the prediction{where}."
     if np.isinf(cls.look_ahead_s):
         return (
             f"{model} passes all checks of a decoder that sees the whole record. It fails causality, as it declares: "
             "it cannot run in real time."
         )
-    return f"{model} passes all {ran} checks and needs {cls.look_ahead_s:g} s of the future, as it declares."
+    return f"{model} passes all {ran} checks and needs {cls.look_ahead_s:g} s of the future, as it declares{where}."

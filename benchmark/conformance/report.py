@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
-Status = Literal["pass", "fail", "as declared", "not applicable"]
+Status = Literal["pass", "fail", "error", "as declared", "not applicable"]
 Subject = TypeVar("Subject")
 
 
@@ -26,6 +26,10 @@ class Check:
     status: Status
     detail: str
 
+    @property
+    def failed(self) -> bool:
+        return self.status in ("fail", "error")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -37,7 +41,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        return all(check.status != "fail" for check in self.checks)
+        return not any(check.failed for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -53,4 +57,4 @@ def run_check(name: str, function: Callable[[Subject], str], subject: Subject) -
     except Failed as reason:
         return Check(name, "fail", str(reason))
     except Exception as error:  # a third party's code may raise anything; the report shows what
-        return Check(name, "fail", f"{type(error).__name__}: {error}")
+        return Check(name, "error", f"{type(error).__name__}: {error}")

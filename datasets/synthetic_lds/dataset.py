@@ -55,7 +55,7 @@ class SyntheticLds(Dataset):
     """
 
     variants: ClassVar[Mapping[str, str]] = {name: variant.summary for name, variant in VARIANTS.items()}
-    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.datasets.synthetic_lds",)
+    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.datasets.synthetic_lds", "realmbench.linear_gaussian")
     Options: ClassVar[type[BaseModel]] = LdsOptions
     options: LdsOptions
 

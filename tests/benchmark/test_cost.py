@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,10 @@ def test_percentiles_are_those_of_the_steps(session_maker: Any, monkeypatch: pyt
 
 
 def test_front_end_is_timed_on_the_samples_of_one_frame() -> None:
-    assert cost.front_end_latency(front_end("bands50"), 4, 1000.0, "here").p50 > 0
+    few, many = (cost.front_end_latency(front_end("bands50"), channels, 1000.0, "here") for channels in (1, 256))
+    assert few.steps == 2000
+    # 256 times the work in the same number of calls: no machine is so busy that this turns round.
+    assert many.p50 > few.p50
 
 
 def test_threads_are_given_back(session_maker: Any) -> None:
@@ -64,13 +68,46 @@ class Holder:
 
 def test_held_bytes_follows_every_way_to_memory() -> None:
     array, tensor = np.zeros(100, np.float64), torch.zeros(50)
-    assert cost.held_bytes(Holder(a=array)) == 800
-    assert cost.held_bytes(Holder(a=array, again=array)) == 800
-    # A view keeps the whole buffer alive.
-    assert cost.held_bytes(Holder(a=array[:2])) == 800
-    assert cost.held_bytes(Holder(t=tensor[:1])) == 200
-    assert cost.held_bytes(Holder(inner=Holder(d={"x": array}))) == 808
-    assert cost.held_bytes(Holder(q=deque([array, tensor]))) == 1016
+
+    def beyond_nothing(**things: object) -> int:
+        """Leave out names, and eight bytes for each, of an object that holds numbers in their place."""
+        return cost.held_bytes(Holder(**things)) - cost.held_bytes(Holder(**dict.fromkeys(things, 0)))
+
+    assert beyond_nothing(a=array) == 800
+    assert beyond_nothing(a=array, again=array) == 800
+    # A view keeps the whole buffer alive, and two views keep it once.
+    assert beyond_nothing(a=array[:2]) == 800
+    assert beyond_nothing(t=tensor[:1]) == 200
+    assert beyond_nothing(views=[array[:10], array[10:20]]) == 800 + 2 * 8
+    assert beyond_nothing(views=(tensor[:10], tensor[10:20])) == 200 + 2 * 8
+    assert beyond_nothing(q=deque([array, tensor])) == 800 + 200 + 2 * 8
+    assert beyond_nothing(inner=Holder(d=array)) == 800 + 8
+
+
+class Slotted:
+    __slots__ = ("kept",)
+
+
+def test_state_in_slots_closures_and_generators_is_found() -> None:
+    slotted = Slotted()
+    slotted.kept = np.zeros(100)
+    assert cost.held_bytes(slotted) == 800
+
+    array = np.zeros(200)
+
+    def closed() -> float:
+        return float(array.sum())
+
+    assert cost.held_bytes(Holder(f=closed)) >= 1600
+
+    def generate() -> Iterator[int]:
+        kept = np.zeros(300)
+        yield len(kept)
+
+    running = generate()
+    next(running)
+    assert cost.held_bytes(Holder(g=running)) >= 2400
+    assert cost.held_bytes(Holder(b=bytearray(5000))) >= 5000
 
 
 def test_peak_memory_is_that_of_the_run_where_the_system_allows() -> None:

@@ -99,11 +99,25 @@ def test_holm_is_over_all_that_is_asked(template: RunRecord, base: np.ndarray) -
     assert [each.p_adjusted for each in group] == pytest.approx([6 / 2**8] * 3)
 
 
+def test_holm_is_over_all_datasets(template: RunRecord, base: np.ndarray) -> None:
+    records = [
+        record
+        for place in ("lfp100", "bands50", "other")
+        for model, scores in (("a", base), ("b", base - 0.1))
+        for record in records_of(template, model, scores, front_end=place)
+    ]
+    found = differences(records, "a", ["b"])
+    assert len(found) == 3
+    assert [group[0].p_adjusted for _, group in found] == pytest.approx([3 * 2 / 2**8] * 3)
+
+
 def test_only_common_sessions_and_seeds_count(template: RunRecord, base: np.ndarray) -> None:
     records = records_of(template, "a", base) + records_of(template, "b", base[:6, :1] - 0.1)
     [(_, [found])] = differences(records, "a", ["b"])
     assert (len(found.sessions), found.seeds) == (6, 1)
-    assert "One seed each" in in_words(found)
+    assert found.missing == ("s6", "s7")
+    assert not found.claimed
+    assert "Nothing is claimed: 2 of 8 held-out sessions are missing (s6, s7)" in in_words(found)
 
 
 def test_names_that_fit_none_or_several_are_refused(template: RunRecord, base: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from realmbench.dataset import Dataset
 from realmbench.errors import RealmbenchError
 from realmbench.leaderboard import markdown, title
 from realmbench.plan import RunRequest, make_plan
-from realmbench.records import RunRecord
+from realmbench.records import BlockScore, RunRecord
 from realmbench.runner import Events, SessionBank, run
 from realmbench.statistics import compare, in_words
 
@@ -82,7 +82,7 @@ def test_audit_is_a_table_of_its_own_and_ranks_nothing(template: RunRecord) -> N
 def test_words_name_the_best_causal_decoder_and_claim_nothing_from_few_sessions(template: RunRecord) -> None:
     records = [record(template, "a", session, 0, r2) for session, r2 in (("s", 0.4), ("t", 0.6))]
     records += [record(template, "b", session, 0, r2) for session, r2 in (("s", 0.5), ("t", 0.3))]
-    records += [record(template, "future", session, 0, 0.9, causal=False) for session in "st"]
+    records += [record(template, "future", session, 0, 0.9, causal=False, look_ahead_s=None) for session in "st"]
     [(comparison, rows)] = compare(records)
     words = in_words(comparison, rows)
     assert "best causal decoder here is a (tiny): R2 0.500, 0.40 to 0.60 over sessions" in words
@@ -109,18 +109,40 @@ def test_records_that_cannot_be_compared_are_refused(template: RunRecord) -> Non
         compare([record(template, "a", "s", 0, 0.1), record(template, "a", "s", 0, 0.2)])
 
 
-def test_score_above_the_exact_ceiling_is_flagged_as_a_leak(template: RunRecord) -> None:
-    honest = record(template, "honest", "s", 0, 0.5, ceiling=0.6, held_out_sessions=["s"])
-    blocks = [
-        block.model_copy(update={"sse": [0.3 * total * (1 + 0.1 * (-1) ** number) for total in block.sst]})
-        for number, block in enumerate(template.blocks)
+def scoring(template: RunRecord, level: float) -> list[BlockScore]:
+    """Make a dozen blocks that score about so much."""
+    return [
+        block.model_copy(update={"sse": [(1 - level) * total * (1 + 0.05 * (-1) ** n) for total in block.sst]})
+        for n, block in enumerate(template.blocks * 6)
     ]
-    leaky = record(template, "leaky", "s", 0, 0.7, ceiling=0.5, blocks=blocks, held_out_sessions=["s"])
+
+
+def test_score_above_the_exact_ceiling_is_flagged_as_a_leak(template: RunRecord) -> None:
+    whole = {"held_out_sessions": ["s"], "ceiling": 0.5}
+    honest = record(template, "honest", "s", 0, 0.4, blocks=scoring(template, 0.4), **whole)
+    leaky = record(template, "leaky", "s", 0, 0.7, blocks=scoring(template, 0.7), **whole)
     [(comparison, rows)] = compare([honest, leaky])
-    flagged = {row.model: row.leaks for row in rows}
-    assert flagged == {"leaky": True, "honest": False}
-    assert "LEAK: leaky (tiny) scores" in in_words(comparison, rows)
-    assert {row.model: row.fraction_of_ceiling for row in rows} == pytest.approx({"leaky": 1.4, "honest": 0.5 / 0.6})
+    assert {row.model: row.leaks for row in rows} == {"leaky": True, "honest": False}
+    words = in_words(comparison, rows)
+    assert "LEAK: leaky (tiny) scores" in words
+    assert "The best causal decoder here is honest (tiny)" in words  # never the leaking one
+    assert {row.model: row.fraction_of_ceiling for row in rows} == pytest.approx({"leaky": 1.4, "honest": 0.8})
     text = markdown([honest, leaky], "x")
     assert "| 140% LEAK |" in text
-    assert "| 83% |" in text
+    assert "| 80% |" in text
+
+
+def test_finite_look_ahead_runs_with_delay(template: RunRecord) -> None:
+    records = [record(template, "soon", name, 0, 0.5, causal=False, look_ahead_s=0.1) for name in "st"]
+    [(comparison, rows)] = compare(records)
+    assert "soon (tiny) (R2 0.500) runs in real time with 0.1 s of delay" in in_words(comparison, rows)
+
+
+def test_mean_over_several_versions_of_the_code_says_so(template: RunRecord) -> None:
+    [(comparison, rows)] = compare([record(template, "m", "s", 0, 0.5), record(template, "m", "t", 0, 0.5, code="old")])
+    assert "Made by several versions of the code: m (tiny); run them again." in in_words(comparison, rows)
+
+
+def test_half_a_count_of_operations_is_shown_as_none(template: RunRecord) -> None:
+    [(_, [row])] = compare([record(template, "m", "s", 0, 0.5, flops_elementwise=None)])
+    assert row.flops_per_step is None

@@ -51,6 +51,7 @@ def test_entries_take_what_stands_at_the_top_and_may_say_otherwise(tmp_path: Pat
         ('name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = []', r"runs\.1\.datasets"),
         ('name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]\nseeds = 0', r"runs\.1\.seeds"),
         ('name = "Has Spaces"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]', "name: String should match"),
+        ('name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]\nsessions = []', r"runs\.1\.sessions"),
         ('name = "x"', "runs: "),
     ],
 )

@@ -53,7 +53,7 @@ def test_what_cannot_be_run_is_refused_before_anything_runs(toy_name: str, tmp_p
         plan_jobs(suite(toy_name, "mean", "wienr"), tmp_path, None)
     with pytest.raises(OptionError, match=r"suite swept, mean on .*decoder"):
         plan_jobs(suite(toy_name, "mean", set=["decoder.hidden=3"]), tmp_path, None)
-    with pytest.raises(OptionError, match="lists twice: mean"):
+    with pytest.raises(OptionError, match=r"lists mean on .*, a2, seed 0 twice"):
         plan_jobs(suite(toy_name, "mean", "mean"), tmp_path, None)
     with pytest.raises(OptionError, match="--processes 0"):
         run_jobs([], tmp_path, None, 0)

@@ -90,6 +90,17 @@ def test_block_error_is_the_spread_over_many_tests() -> None:
     assert np.mean(errors) == pytest.approx(np.std(scores), rel=0.2)
 
 
+def test_errors_above_a_ceiling_mean_the_same_however_few_the_blocks() -> None:
+    """Under no leak the share beyond two is that of a normal deviate, with two blocks as with twelve."""
+    ceiling = float(np.mean([made(seed, seeds=1, blocks=200)[0].scores()[0] for seed in range(30)]))
+    for blocks in (2, 4, 12):
+        found = [
+            uncertainty.errors_above_ceiling([made(seed, seeds=1, blocks=blocks)[0]], [ceiling]) for seed in range(500)
+        ]
+        assert np.mean([value is not None and value > 2 for value in found]) <= 0.05
+    assert uncertainty.errors_above_ceiling([made(0, blocks=1)[0]], [0.5]) is None
+
+
 def test_signed_rank_equals_scipy_and_cannot_reach_significance_with_five() -> None:
     differences = np.array([0.02, 0.01, 0.04, 0.03, 0.05])
     assert uncertainty.signed_rank_p(differences) == pytest.approx(2 / 2**5)

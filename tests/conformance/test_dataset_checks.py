@@ -17,7 +17,7 @@ OPEN_FIELD = Path(__file__).parents[3] / "shared" / "data" / "open-field"
 
 
 def failed(report: Report) -> set[str]:
-    return {check.name for check in report.checks if check.status == "fail"}
+    return {check.name for check in report.checks if check.failed}
 
 
 @pytest.mark.parametrize("name", ["synthetic-lds:tiny", "synthetic-reach:tiny"])
@@ -68,10 +68,21 @@ def test_clock_that_hardly_overlaps_is_caught(toy: Dataset) -> None:
     assert "clocks" in failed(check_dataset(late, short=True))
 
 
+def test_hole_in_the_behaviour_is_caught(toy: Dataset) -> None:
+    def holed(recording: Recording) -> Recording:
+        keep = np.r_[0:6000, 9000 : len(recording.behaviour)]
+        return replace(recording, behaviour=recording.behaviour[keep], behaviour_times=recording.behaviour_times[keep])
+
+    report = check_dataset(with_recording(toy, holed), short=True)
+    assert "clocks" in failed(report)
+    assert "the behaviour has a hole of 12.00 s" in str(report)
+
+
 def test_random_loader_is_caught(toy: Dataset) -> None:
     generator = np.random.default_rng()
     noisy = with_recording(toy, lambda r: replace(r, lfp=r.lfp + generator.standard_normal(r.lfp.shape)))
-    assert failed(check_dataset(noisy, short=True)) == {"deterministic"}
+    # The test blocks cannot be told from the rest either where every load is another.
+    assert failed(check_dataset(noisy, short=True)) == {"deterministic", "test blocks kept apart"}
 
 
 def test_fold_with_a_session_on_both_sides_is_caught(toy: Dataset) -> None:

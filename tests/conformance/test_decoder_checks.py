@@ -76,7 +76,7 @@ def check(tmp_path: Path, body: str) -> Report:
 
 
 def failed(report: Report) -> set[str]:
-    return {entry.name for entry in report.checks if entry.status == "fail"}
+    return {entry.name.removesuffix(", lfp100") for entry in report.checks if entry.failed}
 
 
 def test_a_decoder_of_thirty_lines_passes(tmp_path: Path) -> None:
@@ -159,6 +159,82 @@ def test_decoder_that_cannot_learn_ends_the_check(tmp_path: Path) -> None:
     report = check(tmp_path, "    def adapt(self, session, context, artifact=None): raise ValueError('no')")
     assert failed(report) == {"learns and predicts"}
     assert "ValueError: no" in str(report)
+
+
+def test_crash_is_an_error_and_never_counts_as_declared(tmp_path: Path) -> None:
+    body = """    causal: ClassVar[bool] = False
+    look_ahead_s = float("inf")
+    def stream(self, session): return Decoder.stream(self, session)
+    def predict(self, x, session):
+        if np.abs(x).max() >= 9.9: raise ZeroDivisionError("crash on artefacts")
+        return super().predict(x, session)[::-1]"""
+    report = check(tmp_path, body)
+    assert "future replaced by noise" in failed(report)
+    assert "ZeroDivisionError: crash on artefacts" in str(report)
+
+
+def test_every_accepted_front_end_is_checked(tmp_path: Path) -> None:
+    body = """    def predict(self, x, session):
+        output = super().predict(x, session)
+        return output if session.rate == 50 else np.roll(output, -3, axis=0)"""
+    report = check(tmp_path, body)
+    assert "future replaced by noise, lfp100" in [entry.name for entry in report.checks if entry.failed]
+    assert "(front ends bands50, lfp100)" in check(tmp_path, "    pass").verdict
+
+
+def test_decoder_that_ignores_the_lfp_is_not_called_causal(tmp_path: Path) -> None:
+    body = """    def adapt(self, session, context, artifact=None):
+        super().adapt(session, context)
+        self.weights = 0 * self.weights"""
+    report = check(tmp_path, body)
+    assert report.passed
+    assert report.verdict.endswith("its predictions ignore the LFP, so that causality is trivial.")
+
+
+def test_bounded_window_is_constant_memory(tmp_path: Path) -> None:
+    body = """    def stream(self, session):
+        from collections import deque
+        class Window(_Stream):
+            def __init__(self, weights): super().__init__(weights); self.kept = deque(maxlen=256)
+            def step(self, frame): self.kept.append(frame); return super().step(frame)
+        return Window(self.weights)"""
+    report = check(tmp_path, body)
+    assert report.passed, report.verdict
+
+
+def test_memory_that_grows_out_of_sight_is_caught(tmp_path: Path) -> None:
+    body = """    def stream(self, session):
+        class Hidden(_Stream):
+            __slots__ = ("kept",)
+            def __init__(self, weights): super().__init__(weights); self.kept = []
+            def step(self, frame): self.kept.append(frame.copy()); return super().step(frame)
+        return Hidden(self.weights)"""
+    assert "stream in constant memory" in failed(check(tmp_path, body))
+
+
+def test_long_look_ahead_of_a_network_can_be_checked(tmp_path: Path) -> None:
+    file = tmp_path / "ahead.py"
+    file.write_text("""
+from torch import nn
+from realmbench.training.network_decoder import NetworkDecoder
+
+class Net(nn.Module):
+    def __init__(self, inputs, outputs, ahead):
+        super().__init__()
+        self.out, self.ahead = nn.Linear(inputs, outputs), ahead
+    def forward(self, x, mask):
+        flat = nn.functional.pad(x.flatten(2), (0, 0, 0, self.ahead))
+        return self.out(flat[:, self.ahead:])
+
+class Ahead(NetworkDecoder):
+    "Decodes the frame 0.2 s later."
+    causal, look_ahead_s = False, 0.2
+    def build(self, session):
+        return Net(session.channels * session.features, session.outputs, round(0.2 * session.rate))
+""")
+    report = check_decoder(f"{file}:Ahead", short=True)
+    assert report.passed, report.verdict
+    assert "needs 0.2 s of the future, as it declares" in report.verdict
 
 
 def test_front_end_can_be_chosen(tmp_path: Path) -> None:
