@@ -119,7 +119,8 @@ def write_leaderboard(records: Sequence[RunRecord], suite: str, path: Path) -> P
 def _devices(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:
     return sorted(
         {
-            f"{record.device} ({record.threads} threads, {record.processes} jobs at a time)"
+            f"{record.device} ({record.threads} threads"
+            + (f", {record.processes} jobs at a time)" if record.processes is not None else ")")
             for record in records
             if (record.dataset, record.protocol, record.front_end)
             == (comparison.dataset, comparison.protocol, comparison.front_end)

@@ -149,7 +149,7 @@ class RunRecord(_Part):
     # where and with what
     device: str
     threads: int
-    processes: int = 1  # jobs that a sweep ran at a time: with more than one, seconds and latencies are upper bounds
+    processes: int | None = None  # jobs at a time: beside others, seconds and latencies are upper bounds
     versions: dict[str, str]
     git_commit: str | None
     created: str
