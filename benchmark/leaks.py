@@ -15,6 +15,7 @@ import numpy as np
 
 from .dataset import Dataset
 from .decoder import Decoder
+from .errors import RecordingError
 from .front_end import FrontEnd
 from .manifest import CLOCK_RATE
 from .preparation import pad_channels, prepare_session
@@ -185,10 +186,18 @@ def test_part_reach(dataset: Dataset, session: str, protocol: Protocol, front_en
 
     Training and validation frames and normalised targets are compared, through masks and statistics. Filters forget a
     test block within the protocol's gap, to a thousandth of a deviation.
+
+    Raises
+    ------
+    RecordingError : the noise did not arrive, so that nothing can be said.
     """
     before = prepare_session(dataset, session, protocol, front_end)
     spans = [(span.start / CLOCK_RATE, span.stop / CLOCK_RATE) for span in before.manifest.of("test")]
     after = prepare_session(_disturbed(dataset, spans), session, protocol, front_end)
+    if all(np.array_equal(old.x, new.x) for old, new in zip(before.test, after.test, strict=True)):
+        raise RecordingError(
+            f"{session}: noise in the test blocks changed no test frame; is the recording cached by name?"
+        )
     if not np.array_equal(before.data.mask, after.data.mask):
         return float("inf")
     change = 0.0
