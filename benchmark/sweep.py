@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -166,7 +169,8 @@ def run_jobs(
                 log = logs / f"{stable_hash([job.name, job.data_options, str(results_dir)])}.log"
                 log.with_suffix(".json").unlink(missing_ok=True)
                 process = context.Process(target=_work, args=(job, results_dir, data_root, log, threads))
-                process.start()
+                with _left_to_the_parent():
+                    process.start()
                 running[process.sentinel] = (job, process, log, time.monotonic())
                 on_start(job)
             for sentinel in wait(list(running)):
@@ -179,6 +183,19 @@ def run_jobs(
             unfinished.terminate()
             unfinished.join()
     return outcomes
+
+
+@contextmanager
+def _left_to_the_parent() -> Iterator[None]:
+    """Let processes started inside ignore Ctrl-C, which a terminal sends to all: the parent ends them itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _outcome(job: Job, exit_code: int | None, log: Path, seconds: float) -> Outcome:
@@ -213,8 +230,6 @@ def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, thread
                 note=print,
             )
             run(make_plan(job.request, dataset), dataset, results_dir, events, SessionBank(dataset, events.stage))
-        except KeyboardInterrupt:
-            sys.exit(130)
         except Exception as error:
             if not isinstance(error, FailedRunsError):
                 traceback.print_exc()

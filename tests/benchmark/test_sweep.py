@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +113,39 @@ def test_processes_that_want_the_same_teacher_train_it_once(toy_name: str, tmp_p
     first, second = read_records(results)
     assert [use.hash for use in first.artifacts] == [use.hash for use in second.artifacts]
     assert [use.seconds for use in first.artifacts] == [use.seconds for use in second.artifacts]
+
+
+def test_interrupted_sweep_ends_its_jobs_and_keeps_what_is_finished(toy_name: str, tmp_path: Path) -> None:
+    file = tmp_path / "models.py"
+    file.write_text(
+        "import time\nfrom pathlib import Path\nfrom realmbench.baselines.mean import Mean\n"
+        "class Sleeps(Mean):\n    'Never ends.'\n    def adapt(self, session, context, artifact=None):\n"
+        f"        Path({str(tmp_path / 'sleeping')!r}).write_text(str(__import__('os').getpid()))\n"
+        "        time.sleep(600)\n"
+    )
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\npreset = "tiny"\nsessions = ["a2"]\n'
+        f'[[runs]]\nmodels = ["mean", "{file}:Sleeps"]\ndatasets = ["{toy_name}"]\n'
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "realmbench", "sweep", "mine.toml", "--processes", "1"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "sleeping").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the jobs too
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr
+    assert [record.model for record in read_records(tmp_path / "results")] == ["mean"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "sleeping").read_text()), 0)
 
 
 def test_command_lists_runs_and_reports(toy_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
