@@ -90,7 +90,11 @@ def in_words(lines: Sequence[Curve]) -> str:
         if there:
             best = max(there, key=there.__getitem__)
             when = "Without any calibration" if seconds == 0 else f"With {seconds:g} s"
-            sentences.append(f"{when} {best} is highest (R2 {there[best]:.3f}).")
+            sentences.append(
+                f"{when} {best} is highest (R2 {there[best]:.3f})."
+                if there[best] > 0
+                else f"{when} no causal decoder scores above 0 (the highest: {best}, {there[best]:.3f})."
+            )
     for curve in causal:
         if len(curve.points) > 1 and curve.points[-1].r2 > 0:
             enough = next(point for point in curve.points if point.r2 >= 0.9 * curve.points[-1].r2)

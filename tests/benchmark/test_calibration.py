@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realmbench.curves import curves, in_words
+from realmbench.curves import Curve, Point, curves, in_words
 from realmbench.dataset import Dataset, open_dataset
 from realmbench.errors import ProtocolError, RealmbenchError
 from realmbench.figures import write_figures
@@ -158,3 +158,11 @@ def test_curve_over_fewer_sessions_is_not_shown(toy: Dataset, tmp_path: Path) ->
     assert [curve.label for curve in lines] == ["wiener (tiny)"]
     with pytest.raises(RealmbenchError, match="run decoders with --protocol calibration-v1"):
         write_figures([record.model_copy(update={"calibration_s": None}) for record in records], tmp_path)
+
+
+def test_scores_below_zero_are_not_praised() -> None:
+    points = (Point(0.0, -0.4, None), Point(15.0, -0.1, None), Point(30.0, 0.2, None))
+    words = in_words([Curve("m (tiny)", True, 2, 1, points)])
+    assert "Without any calibration no causal decoder scores above 0 (the highest: m (tiny), -0.400)." in words
+    assert "With 30 s m (tiny) is highest (R2 0.200)." in words
+    assert "m (tiny) reaches nine tenths of its R2 of 0.200 after 30 s." in words
