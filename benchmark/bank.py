@@ -57,7 +57,7 @@ class SessionBank:
 
     def of(self, plan: Plan, session: str, role: SessionRole) -> Prepared:
         """Return a session prepared as a plan asks for it."""
-        return self.get(session, plan.protocol, plan.front_end, role, plan.request.audit == "shifted-target")
+        return self.get(session, plan.protocol, plan.front_end, role, plan.request.shift_target)
 
     def stages(self, session: str, protocol: Protocol) -> Sequence[Protocol]:
         """Return the cuts that a run of this session goes through."""

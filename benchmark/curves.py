@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .records import BlockScore, RunRecord
-from .statistics import Comparison, compare, label, methods, runs_by_session
+from .statistics import Comparison, comparable, label, methods, runs_by_session
 from .uncertainty import Interval, block_sums, interval, score_matrix
 
 
@@ -41,14 +41,8 @@ def curves(records: Iterable[RunRecord]) -> list[tuple[Comparison, list[Curve]]]
 
     Only methods that were run on every session of the table, so that no curve is over an easier set.
     """
-    groups: dict[tuple[str, ...], list[RunRecord]] = {}
-    for record in records:
-        if record.calibration_s is not None:
-            key = (record.dataset, record.dataset_identity, record.protocol, record.front_end, record.audit or "")
-            groups.setdefault(key, []).append(record)
     found = []
-    for _, group in sorted(groups.items()):
-        [(comparison, _)] = compare(group)
+    for comparison, group in comparable(record for record in records if record.calibration_s is not None):
         lines = [
             _curve(runs)
             for method in methods(group).values()

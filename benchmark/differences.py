@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import RealmbenchError, unknown_name
 from .records import RunRecord
-from .statistics import Comparison, compare, label, methods, runs_by_session, sums_of
+from .statistics import Comparison, comparable, label, methods, runs_by_session, sums_of
 from .uncertainty import (
     EQUIVALENCE,
     INTERVAL_SESSIONS,
@@ -83,7 +83,7 @@ def differences(
         protocol and front end has all of them.
     """
     pairs, known = [], set()
-    for comparison, group in _groups(records):
+    for comparison, group in comparable(record for record in records if record.audit is None):
         available = {label(runs[0]): runs for runs in methods(group).values()}
         known |= {*available, *(runs[0].model for runs in available.values())}
         one, *rest = (_chosen(name, available) for name in (first, *others))
@@ -104,16 +104,6 @@ def differences(
         difference = _difference(comparison, a, b, p_value, None if p_value is None else next(adjusted))
         found.setdefault(repr(comparison), (comparison, []))[1].append(difference)
     return list(found.values())
-
-
-def _groups(records: Iterable[RunRecord]) -> list[tuple[Comparison, list[RunRecord]]]:
-    """Split records as tables do, keeping each table's records."""
-    by_place: dict[tuple[str, ...], list[RunRecord]] = {}
-    for record in records:
-        if record.audit is None:
-            key = (record.dataset, record.dataset_identity, record.protocol, record.front_end)
-            by_place.setdefault(key, []).append(record)
-    return [(compare(group)[0][0], group) for _, group in sorted(by_place.items())]
 
 
 def _chosen(name: str, available: Mapping[str, list[RunRecord]]) -> list[RunRecord] | None:

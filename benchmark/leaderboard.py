@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .curves import curves
+from .curves import Curve, curves
 from .curves import in_words as curves_in_words
 from .curves import table as curve_table
 from .files import write_text_whole
@@ -80,12 +80,13 @@ def markdown(records: Sequence[RunRecord], suite: str) -> str:
         "that lacks a session shows no mean. Machine, versions and configuration of every run are in its record.",
         "",
     ]
+    calibrated = curves(records)
     for comparison, rows in compare(records):
         lines += [f"## {title(comparison)}", ""]
         lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
         lines += ["| " + " | ".join(cells(row, len(comparison.sessions))) + " |" for row in rows]
         lines += ["", in_words(comparison, rows), ""]
-        lines += _curve_lines(records, comparison)
+        lines += _curve_lines(next((found for other, found in calibrated if other == comparison), ()))
         lines += [
             f"Sessions: {', '.join(comparison.sessions)}. Devices: {', '.join(_devices(records, comparison))}.",
             "",
@@ -93,22 +94,21 @@ def markdown(records: Sequence[RunRecord], suite: str) -> str:
     return "\n".join(lines)
 
 
-def _curve_lines(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:
-    """Return the table of calibration curves below a comparison; nothing where the protocol has none."""
-    for other, lines in curves(records):
-        if other == comparison and lines:
-            header, rows = curve_table(lines)
-            return [
-                "R2 against seconds of calibration, ± half the 95 % interval:",
-                "",
-                "| " + " | ".join(header) + " |",
-                "|" + " --- |" * len(header),
-                *("| " + " | ".join(row) + " |" for row in rows),
-                "",
-                curves_in_words(lines),
-                "",
-            ]
-    return []
+def _curve_lines(lines: Sequence[Curve]) -> list[str]:
+    """Return the table of calibration curves below a comparison; nothing where there are none."""
+    if not lines:
+        return []
+    header, rows = curve_table(lines)
+    return [
+        "R2 against seconds of calibration, ± half the 95 % interval:",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + " --- |" * len(header),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+        curves_in_words(lines),
+        "",
+    ]
 
 
 def write_leaderboard(records: Sequence[RunRecord], suite: str, path: Path) -> Path:

@@ -1,6 +1,6 @@
 """Leak tests, from the raw sample to the prediction: does anything reach a prediction that it must not see?
 
-Each function measures and judges nothing; `conformance` holds the results to what a decoder declares. Changes are in
+Functions here measure and do not judge; `conformance` holds the results to what a decoder declares. Changes are in
 standard deviations of the target; NaN in a prediction counts as an infinite change.
 """
 
@@ -151,7 +151,9 @@ def batch_change(decoder: Decoder, session: SessionData, x: np.ndarray) -> float
     return float(largest_change(alone.cpu().numpy(), shared.cpu().numpy()))
 
 
-def gradient_reach(decoder: Decoder, session: SessionData, x: np.ndarray, times: Sequence[int]) -> float | None:
+def gradient_reach(
+    decoder: Decoder, session: SessionData, x: np.ndarray, times: Sequence[int], look_ahead_s: float = 0.0
+) -> float | None:
     """Return the largest gradient of an output with respect to inputs beyond its look-ahead; None if it is no network.
 
     Exactly zero for an honest network: no path, however faint, leads from the future to the output.
@@ -163,7 +165,7 @@ def gradient_reach(decoder: Decoder, session: SessionData, x: np.ndarray, times:
 
     device = next(network.parameters()).device
     mask = torch.from_numpy(session.mask).to(device)[None]
-    ahead = 0 if np.isinf(decoder.look_ahead_s) else round(decoder.look_ahead_s * session.rate)
+    ahead = round(look_ahead_s * session.rate)
     largest = 0.0
     for time in times:
         inputs = torch.from_numpy(x).to(device)[None].requires_grad_()

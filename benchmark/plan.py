@@ -75,6 +75,11 @@ class RunRequest:
         """The seeds themselves."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
 
+    @property
+    def shift_target(self) -> bool:
+        """Whether the audit turns the target."""
+        return self.audit == "shifted-target"
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -145,7 +145,7 @@ class SingleRun:
                 self.session,
                 stage,
                 self.plan.front_end,
-                shift_target=self.plan.request.audit == "shifted-target",
+                shift_target=self.plan.request.shift_target,
                 on_progress=self.events.stage,
                 references=references,
             )

@@ -114,14 +114,35 @@ def compare(records: Iterable[RunRecord], sessions: Sequence[str] | None = None)
     ------
     RealmbenchError : records of one session stem from different splits, or one run is there twice.
     """
+    tables = []
+    for comparison, group in comparable(records, sessions):
+        rows = [_row(method, comparison.sessions) for method in methods(group).values()]
+        rows.sort(key=lambda row: (row.r2 is None, -(row.r2 or 0.0), row.model))
+        tables.append((comparison, rows))
+    return tables
+
+
+def comparable(
+    records: Iterable[RunRecord], sessions: Sequence[str] | None = None
+) -> list[tuple[Comparison, list[RunRecord]]]:
+    """Group records that may stand in one table: equal data, protocol, front end and audit.
+
+    Parameters
+    ----------
+    sessions : the set over which means are taken; None takes all held-out sessions of the dataset.
+
+    Raises
+    ------
+    RealmbenchError : records of one session stem from different splits.
+    """
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
         key = (record.dataset, record.dataset_identity, record.protocol, record.front_end, record.audit or "")
         groups.setdefault(key, []).append(record)
-    return [_comparison(group, sessions) for _, group in sorted(groups.items())]
+    return [(_comparison(group, sessions), group) for _, group in sorted(groups.items())]
 
 
-def _comparison(records: Sequence[RunRecord], wanted: Sequence[str] | None) -> tuple[Comparison, list[Row]]:
+def _comparison(records: Sequence[RunRecord], wanted: Sequence[str] | None) -> Comparison:
     held_out = {name for record in records for name in record.held_out_sessions or [record.session]}
     sessions = tuple(sorted(wanted or held_out))
     splits = {(record.session, record.split_hash) for record in records}
@@ -130,10 +151,8 @@ def _comparison(records: Sequence[RunRecord], wanted: Sequence[str] | None) -> t
             f"{records[0].dataset}: records of one session were made on different splits and cannot be compared; "
             "run the older ones again"
         )
-    rows = [_row(method, sessions) for method in methods(records).values()]
-    rows.sort(key=lambda row: (row.r2 is None, -(row.r2 or 0.0), row.model))
     first = records[0]
-    comparison = Comparison(
+    return Comparison(
         dataset=first.dataset,
         dataset_version=first.dataset_version,
         data_options=tuple(f"{name}={value}" for name, value in sorted(first.data_options.items())),
@@ -144,7 +163,6 @@ def _comparison(records: Sequence[RunRecord], wanted: Sequence[str] | None) -> t
         sessions=sessions,
         held_out=len(held_out),
     )
-    return comparison, rows
 
 
 def methods(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:

@@ -51,6 +51,7 @@ Settings = Annotated[
 
 
 def registry_of(kind: str) -> Any:
+    """Return the registry of models, datasets or protocols."""
     places = {
         "models": "realmbench.decoder:DECODERS",
         "datasets": "realmbench.dataset:DATASETS",

@@ -53,6 +53,11 @@ class Candidate:
         fold = self.dataset.folds()[0]
         self.session_name, self.pretraining_names = fold.held_out[0], fold.pretrain[:2]
 
+    @property
+    def horizon_s(self) -> float:
+        """Seconds of future that the checks permit: the declared look-ahead, none to a decoder of the whole record."""
+        return 0.0 if np.isinf(self.cls.look_ahead_s) else self.cls.look_ahead_s
+
     @cached_property
     def session(self) -> SessionData:
         """The held-out session."""

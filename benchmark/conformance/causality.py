@@ -17,9 +17,8 @@ def future_replaced(kind: str) -> Callable[[Candidate], str]:
 
     def check(c: Candidate) -> str:
         replacement = leaks.futures(c.raw, c.other, np.random.default_rng(3))[kind]
-        ahead = 0.0 if np.isinf(c.cls.look_ahead_s) else c.cls.look_ahead_s
         reach = leaks.future_reach(
-            c.pipeline, c.raw, replacement, c.cut_times(), c.sampling_rate, c.front_end.rate, ahead
+            c.pipeline, c.raw, replacement, c.cut_times(), c.sampling_rate, c.front_end.rate, c.horizon_s
         )
         if reach.change > leaks.TOLERANCE:
             raise Failed(f"predictions up to {reach.seconds:.2f} s earlier change by up to {reach.change:.2g}")
@@ -30,9 +29,8 @@ def future_replaced(kind: str) -> Callable[[Candidate], str]:
 
 def no_gradient_from_the_future(c: Candidate) -> str:
     """The derivative of an output by a later input is exactly zero."""
-    ahead = 0 if np.isinf(c.cls.look_ahead_s) else round(c.cls.look_ahead_s * c.session.rate)
-    x = c.frames(120 + 2 * ahead)
-    reach = leaks.gradient_reach(c.decoder, c.session, x, (10, 60, 100))
+    x = c.frames(120 + 2 * round(c.horizon_s * c.session.rate))
+    reach = leaks.gradient_reach(c.decoder, c.session, x, (10, 60, 100), c.horizon_s)
     if reach is None:
         raise NotApplicable("no torch network")
     if reach > 0:
