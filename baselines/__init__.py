@@ -4,8 +4,17 @@ from realmbench.registry import Lazy
 
 DECODERS = {
     "mean": Lazy("realmbench.baselines.mean:Mean", "predicts the training mean: the floor of every table"),
-    "wiener": Lazy("realmbench.baselines.linear:Wiener", "causal ridge regression on lagged frames"),
+    "wiener": Lazy("realmbench.baselines.wiener:Wiener", "causal ridge regression on lagged frames"),
+    "wiener-cascade": Lazy("realmbench.baselines.wiener:WienerCascade", "Wiener filter, then a polynomial"),
+    "wiener-smoother": Lazy(
+        "realmbench.baselines.wiener:WienerSmoother", "ridge regression on frames before and after"
+    ),
+    "kalman": Lazy("realmbench.baselines.kalman:Kalman", "Kalman filter with a velocity state and estimated noise"),
+    "kalman-smoother": Lazy("realmbench.baselines.kalman:KalmanSmoother", "Kalman smoother of the same model"),
     "gru": Lazy("realmbench.baselines.recurrent:Gru", "causal gated recurrent network, one session"),
     "lstm": Lazy("realmbench.baselines.recurrent:Lstm", "causal long short-term memory network, one session"),
+    "spike-gru": Lazy("realmbench.baselines.recurrent:SpikeGru", "the GRU on spike counts: what LFP gives up"),
+    "tcn": Lazy("realmbench.baselines.convolutional:Tcn", "causal dilated convolutions, one session"),
+    "transformer": Lazy("realmbench.baselines.transformer:Transformer", "causal windowed Transformer, one session"),
     "bigru": Lazy("realmbench.baselines.recurrent:BiGru", "bidirectional GRU, one session: what the future is worth"),
 }

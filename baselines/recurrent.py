@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from realmbench.decoder import Preset
+from realmbench.search import Choice, Range, SearchDimension
 from realmbench.session import Session
 from realmbench.training.network_decoder import NetworkDecoder
 
@@ -80,9 +82,16 @@ class _Recurrent(NetworkDecoder):
     causal: ClassVar[bool] = True
     Options: ClassVar[type[BaseModel]] = RecurrentOptions
     options: RecurrentOptions
-    presets: ClassVar[dict[str, Preset]] = {
+    presets: ClassVar[Mapping[str, Preset]] = {
         "tiny": Preset(decoder={"hidden": 32}, train={"updates": 200, "evaluate_every": 25, "window_s": 3.0}),
         "small": Preset(decoder={"hidden": 64}, train={"updates": 1000}),
+        "paper": Preset(decoder={"hidden": 256, "layers": 2}, train={"updates": 3000}),
+    }
+    search_space: ClassVar[Mapping[str, SearchDimension]] = {
+        "train.learning_rate": Range(3e-4, 1e-2, log=True),
+        "train.weight_decay": Range(1e-4, 1e-1, log=True),
+        "decoder.dropout": Choice((0.0, 0.1, 0.2, 0.3, 0.5)),
+        "decoder.layers": Choice((1, 2)),
     }
 
     def build(self, session: Session) -> nn.Module:
@@ -101,6 +110,12 @@ class Lstm(_Recurrent):
     """Causal long short-term memory network (Hochreiter & Schmidhuber 1997; for LFP Ahmadi et al. 2019)."""
 
     cell = nn.LSTM
+
+
+class SpikeGru(Gru):
+    """Reference: the same GRU on spike counts in bins of 20 ms, for what giving spikes up costs."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("spikes",)
 
 
 class BiGru(_Recurrent):

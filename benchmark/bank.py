@@ -44,20 +44,27 @@ class SessionBank:
         self._stages: dict[tuple[str, str], Sequence[Protocol]] = {}
 
     def get(
-        self, session: str, protocol: Protocol, frames: FrontEnd, role: SessionRole, shift_target: bool
+        self,
+        session: str,
+        protocol: Protocol,
+        frames: FrontEnd,
+        role: SessionRole,
+        shift_target: bool,
+        privileged: str | None = None,
     ) -> Prepared:
         """Return a session prepared for training, or for the last stage of its protocol, on the first call."""
-        key = (session, protocol.name, frames.name, role, shift_target)
+        key = (session, protocol.name, frames.name, role, shift_target, privileged)
         if key not in self._prepared:
             cut = self.stages(session, protocol)[-1] if role == "held-out" else protocol
             self._prepared[key] = prepare_session(
-                self.dataset, session, cut, frames, role, shift_target, self._on_progress
+                self.dataset, session, cut, frames, role, shift_target, self._on_progress, privileged=privileged
             )
         return self._prepared[key]
 
     def of(self, plan: Plan, session: str, role: SessionRole) -> Prepared:
         """Return a session prepared as a plan asks for it."""
-        return self.get(session, plan.protocol, plan.front_end, role, plan.request.shift_target)
+        privileged = plan.decoder_class.privileged
+        return self.get(session, plan.protocol, plan.front_end, role, plan.request.shift_target, privileged)
 
     def stages(self, session: str, protocol: Protocol) -> Sequence[Protocol]:
         """Return the cuts that a run of this session goes through."""

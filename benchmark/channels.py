@@ -100,3 +100,23 @@ def inspect_channels(lfp: ArrayLike, spans: Sequence[tuple[int, int]], where: st
     if not report.mask.any():
         raise RecordingError(f"{where}: {report.sentence()}; no usable LFP channel remains")
     return report
+
+
+def inspect_units(counts: ArrayLike, spans: Sequence[tuple[int, int]], where: str) -> ChannelReport:
+    """Find sorted units that never fire in the training part.
+
+    Parameters
+    ----------
+    counts : (T, U) spikes per bin.
+    spans : [start, stop) bins of the training part; nothing else is read.
+    where : name of the recording, for the error.
+
+    Raises
+    ------
+    RecordingError : none fires.
+    """
+    fired = np.sum([np.asarray(counts[start:stop]).sum(0, dtype=np.int64) for start, stop in spans], axis=0)
+    report = ChannelReport(channels=counts.shape[1], constant=tuple(np.flatnonzero(fired == 0).tolist()))
+    if not report.mask.any():
+        raise RecordingError(f"{where}: no unit fires in the training part")
+    return report

@@ -72,6 +72,8 @@ class Dataset(ABC):
     variants: ClassVar[Mapping[str, str]] = {"default": "the only variant"}
     depends_on: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[BaseModel]] = NoOptions
+    # Whether its recordings hold spike counts.
+    spikes: bool = False
 
     def __init__(
         self, variant: str | None = None, data_root: Path | None = None, options: Mapping[str, Any] | None = None

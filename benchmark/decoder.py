@@ -22,6 +22,7 @@ from .artifact import Artifact, ArtifactStore, load_arrays, save_arrays
 from .errors import RealmbenchError, unknown_name
 from .options import NoOptions, build_options
 from .registry import Registry
+from .search import SearchDimension
 from .session import Session, SessionData
 
 DEFAULT_PRESET = "small"
@@ -121,6 +122,9 @@ class Decoder(ABC):
     inputs : kinds of front end that it accepts.
     multi_session : it learns across sessions in `pretrain`.
     accelerated : it can use another device than the CPU.
+    privileged : name of a second front end whose frames come with the training and validation segments
+        (`Segment.privileged`), to learn from; predictions never see them (Vapnik & Vashist 2009). Same frame rate.
+    search_space : options that `realmbench tune` may change, as in ``{"train.learning_rate": Range(1e-4, 1e-2)}``.
     presets : sizes by name; every decoder has ``tiny`` and ``small``.
     Options, TrainOptions : pydantic models behind ``--set decoder.`` and ``--set train.``.
     depends_on : packages whose source, besides the decoder's own module, decides whether old results still hold.
@@ -136,6 +140,8 @@ class Decoder(ABC):
     inputs: ClassVar[tuple[str, ...]] = ("bands", "broadband")
     multi_session: ClassVar[bool] = False
     accelerated: ClassVar[bool] = False
+    privileged: ClassVar[str | None] = None
+    search_space: ClassVar[Mapping[str, SearchDimension]] = {}
     presets: ClassVar[Mapping[str, Preset]] = {"tiny": Preset(), "small": Preset()}
     Options: ClassVar[type[BaseModel]] = NoOptions
     TrainOptions: ClassVar[type[BaseModel]] = NoOptions

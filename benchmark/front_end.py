@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,17 @@ MAX_BAND_SHARE = 0.4
 CHUNK_VALUES = 6_000_000
 
 
+# Bits of a sample and of a frame's value; of the spikes of one unit in 20 ms; samples per second that sorting needs.
+SAMPLE_BITS, COUNT_BITS, SPIKE_SAMPLING_HZ = 16, 4, 30_000.0
+
+
+class Bandwidth(NamedTuple):
+    """Kilobits per second: ``sampled`` at the electrodes, ``frames`` after the front end."""
+
+    sampled: float
+    frames: float
+
+
 @dataclass(frozen=True)
 class Feature:
     """One number per channel and frame.
@@ -43,6 +54,8 @@ class Feature:
     low, high : pass band in Hz; ``low`` 0 means a low-pass.
     order : Butterworth order (of the low-pass, or of each flank of the band-pass).
     power : square, smooth and take the logarithm.
+
+    A low-pass of order 0 is the plain sum over ``1 / (2 high)`` seconds: for spike counts, those of one frame.
     """
 
     name: str
@@ -53,8 +66,11 @@ class Feature:
 
     def filters(self, sampling_rate: float) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the second-order sections of the band filter and, for band powers, of the smoother."""
-        from scipy.signal import butter
+        from scipy.signal import butter, tf2sos
 
+        if self.order == 0:
+            taps = round(sampling_rate / (2 * self.high))
+            return tf2sos(np.ones(taps), np.eye(1, taps)[0]), None
         if self.low == 0:
             band = butter(self.order, self.high, "lowpass", fs=sampling_rate, output="sos")
         else:
@@ -72,14 +88,14 @@ class FrontEnd:
     Attributes
     ----------
     name, version : identity; raising the version invalidates cached features.
-    kind : what decoders declare to accept: ``"broadband"`` or ``"bands"``.
+    kind : what decoders declare to accept: ``"broadband"``, ``"bands"`` or ``"spikes"``.
     rate : frames per second.
     features : all features; `available` says which a sampling rate permits.
     """
 
     name: str
     version: str
-    kind: Literal["broadband", "bands"]
+    kind: Literal["broadband", "bands", "spikes"]
     rate: int
     features: tuple[Feature, ...]
     causal: bool = True
@@ -149,6 +165,13 @@ class FrontEnd:
             middle = feature.high / 4 if feature.low == 0 else float(np.sqrt(feature.low * feature.high))
             delays[feature.name] = delay(band, middle) + (0.0 if smoother is None else delay(smoother, 0.0))
         return delays
+
+    def bandwidth(self, channels: int, sampling_rate: float) -> Bandwidth:
+        """Return the kilobits per second that this input takes before and after the front end."""
+        spikes = self.kind == "spikes"
+        sampled = channels * (SPIKE_SAMPLING_HZ if spikes else sampling_rate) * SAMPLE_BITS
+        values = channels * len(self.available(sampling_rate)) * self.rate
+        return Bandwidth(sampled / 1e3, values * (COUNT_BITS if spikes else SAMPLE_BITS) / 1e3)
 
     def settling_time(self, sampling_rate: float, remainder: float = 1e-4) -> float:
         """Return the seconds until every filter has forgotten all but ``remainder`` of an impulse's peak amplitude."""
@@ -276,6 +299,13 @@ FRONT_ENDS = {
             kind="broadband",
             rate=100,
             features=(Feature("amplitude", 0, 40, order=6, power=False),),
+        ),
+        FrontEnd(
+            name="spikes50",
+            version="1",
+            kind="spikes",
+            rate=50,
+            features=(Feature("count", 0, 25, order=0, power=False),),
         ),
     )
 }

@@ -214,23 +214,27 @@ test_part_reach.__test__ = False  # type: ignore[attr-defined]  # not a test
 
 
 def _disturbed(dataset: Dataset, spans: Sequence[tuple[float, float]]) -> Dataset:
-    """Return the dataset with noise for LFP and behaviour within spans of seconds from the first LFP sample."""
+    """Return the dataset with noise for LFP, spikes and behaviour within spans of seconds from the first LFP sample."""
 
     def load(session: str) -> Recording:
         recording = dataset.load(session)
         generator = np.random.default_rng(0)
         lfp, behaviour = np.array(recording.lfp[:], np.float32), recording.behaviour.copy()
+        spikes = None if recording.spike_counts is None else recording.spike_counts.copy()
         scale = np.nanstd(lfp, axis=0)
         times = recording.behaviour_times - recording.lfp_start
         step = float(np.median(np.diff(times)))
         for start, stop in spans:
             part = slice(round(start * recording.sampling_rate), round(stop * recording.sampling_rate))
             lfp[part] = 10 * scale * generator.standard_normal(lfp[part].shape)
+            if spikes is not None and recording.spike_bin is not None:
+                bins = slice(round(start / recording.spike_bin), round(stop / recording.spike_bin))
+                spikes[bins] = generator.integers(0, 50, spikes[bins].shape)
             # The behaviour's samples at either edge also serve, by interpolation, the frames outside.
             inside = (times > start + step) & (times < stop - step)
             noise = generator.standard_normal((int(inside.sum()), behaviour.shape[1]))
             behaviour[inside] = 10 * behaviour.std(0) * noise
-        return replace(recording, lfp=lfp, behaviour=behaviour)
+        return replace(recording, lfp=lfp, behaviour=behaviour, spike_counts=spikes)
 
     changed = copy.copy(dataset)
     changed.load = load  # type: ignore[method-assign]  # everything else stays the dataset's own

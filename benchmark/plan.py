@@ -152,6 +152,16 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
         raise ProtocolError(
             f"{request.model} learns across sessions, but {dataset.full_name} has a fold without pretraining sessions"
         )
+    second = front_end(decoder.privileged) if decoder.privileged is not None else None
+    if second is not None and second.rate != chosen.rate:
+        raise OptionError(
+            f"{request.model} learns from {second.name} too, at {second.rate} frames per second; "
+            f"front end {chosen.name} gives {chosen.rate}"
+        )
+    if not dataset.spikes and "spikes" in (chosen.kind, second and second.kind):
+        raise OptionError(
+            f"{request.model} needs spikes, which {dataset.full_name} does not have; synthetic recordings do"
+        )
     if request.audit is not None and request.audit not in AUDITS:
         raise unknown_name("audit", request.audit, AUDITS)
     if request.suite is not None and (request.audit or request.suite == AUDIT_SUITE):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
-from .channels import ChannelReport, inspect_channels
+from .channels import ChannelReport, inspect_channels, inspect_units
 from .dataset import Dataset
 from .errors import ProtocolError
 from .files import cache_dir, locked, write_text_whole, write_whole
 from .fingerprint import fingerprint
-from .front_end import FrontEnd
+from .front_end import FRONT_ENDS, FrontEnd
 from .manifest import SessionRole, Span, SplitManifest
 from .protocol import Protocol, assert_no_leak
 from .recording import Recording
@@ -72,6 +72,7 @@ def prepare_session(
     shift_target: bool = False,
     on_progress: OnProgress | None = None,
     references: Sequence[SessionData] = (),
+    privileged: str | None = None,
 ) -> Prepared:
     """Load a session and run it through front end, split and normalisation.
 
@@ -81,6 +82,7 @@ def prepare_session(
     shift_target : audit: turn the behaviour by half the record, so that any honest decoder scores about 0.
     on_progress : called with a sentence and the share done.
     references : pretraining sessions, whose statistics and channels stand in where the split has no training part.
+    privileged : a second front end, whose frames are put beside the training and validation segments.
 
     Raises
     ------
@@ -88,7 +90,8 @@ def prepare_session(
     """
     recording = dataset.load(session)
     manifest = protocol.split(recording, role, dataset.identity)
-    assert_no_leak(manifest, front_end, recording.sampling_rate)
+    signal, sampling_rate = recording.signal(front_end.kind)
+    assert_no_leak(manifest, front_end, sampling_rate)
     content = recording.fingerprint()
     frames_key = _data_key(dataset, session, content, front_end)
     frames = _frames(recording, front_end, frames_key, on_progress)
@@ -96,9 +99,11 @@ def prepare_session(
 
     stride = front_end.rate // manifest.clock_rate
     train = [slice(span.start * stride, span.stop * stride) for span in manifest.of("train")]
-    channels = max(dataset.info.channels, recording.channels)
+    recorded = signal.shape[1]
+    # Units are each session's own; electrodes are the dataset's.
+    channels = recorded if front_end.kind == "spikes" else max(dataset.info.channels, recorded)
     if train:
-        report = _channel_report(dataset, recording, manifest, _data_key(dataset, session, content, None))
+        report = _channel_report(dataset, recording, front_end, manifest, _data_key(dataset, session, content, None))
         mask = pad_channels(report.mask, channels, axis=0)
         fitted = Normaliser.fit([frames[part] for part in train], [behaviour[part] for part in train])
         normaliser = Normaliser(
@@ -110,8 +115,8 @@ def prepare_session(
     elif references:
         normaliser, mask = Normaliser.pooled(references)
         # Which channels a recording has is known without a sample of it.
-        mask = mask & (np.arange(channels) < recording.channels)
-        report = ChannelReport(channels=recording.channels)
+        mask = mask & (np.arange(channels) < recorded)
+        report = ChannelReport(channels=recorded)
     else:
         raise ProtocolError(f"{session}: a split without a training part needs pretraining sessions for its statistics")
 
@@ -135,6 +140,17 @@ def prepare_session(
             span.stop / manifest.clock_rate,
         )
 
+    beside: tuple[SessionData, ...] = ()
+    if privileged is not None:
+        second = FRONT_ENDS[privileged]
+        beside = (prepare_session(dataset, session, protocol, second, role, shift_target, on_progress).data,)
+
+    def with_privileged(segments: tuple[Segment, ...], name: str) -> tuple[Segment, ...]:
+        if not beside:
+            return segments
+        pairs = zip(segments, getattr(beside[0], name), strict=True)
+        return tuple(replace(segment, privileged=other.x) for segment, other in pairs)
+
     info = dataset.session(session)
     data = SessionData(
         dataset=dataset.identity,
@@ -143,11 +159,13 @@ def prepare_session(
         rate=front_end.rate,
         mask=mask,
         normaliser=normaliser,
-        feature_names=tuple(feature.name for feature in front_end.available(recording.sampling_rate)),
+        feature_names=tuple(feature.name for feature in front_end.available(sampling_rate)),
         target_names=recording.behaviour_names,
-        train=tuple(segment(span) for span in manifest.of("train")),
-        validation=tuple(segment(span) for span in manifest.of("validation")),
-        key=stable_hash([frames_key, manifest.hash, shift_target, *(reference.key for reference in references)]),
+        train=with_privileged(tuple(segment(span) for span in manifest.of("train")), "train"),
+        validation=with_privileged(tuple(segment(span) for span in manifest.of("validation")), "validation"),
+        key=stable_hash(
+            [frames_key, manifest.hash, shift_target, *(other.key for other in (*references, *beside))],
+        ),
     )
     return Prepared(
         data=data,
@@ -155,8 +173,8 @@ def prepare_session(
         manifest=manifest,
         channels=report,
         target_units=recording.behaviour_units,
-        left_out=front_end.left_out(recording.sampling_rate),
-        sampling_rate=recording.sampling_rate,
+        left_out=front_end.left_out(sampling_rate),
+        sampling_rate=sampling_rate,
     )
 
 
@@ -184,22 +202,27 @@ def _frames(recording: Recording, front_end: FrontEnd, key: str, on_progress: On
                 return np.load(path, mmap_mode="r")
             except (ValueError, EOFError, OSError):
                 path.unlink()  # damaged: made again below
-        frames = front_end.apply(recording.lfp, recording.sampling_rate, progress)
+        frames = front_end.apply(*recording.signal(front_end.kind), progress)
         write_whole(path, lambda temporary: np.save(temporary, frames))
         return np.load(path, mmap_mode="r")
 
 
-def _channel_report(dataset: Dataset, recording: Recording, manifest: SplitManifest, data_key: str) -> ChannelReport:
+def _channel_report(
+    dataset: Dataset, recording: Recording, front_end: FrontEnd, manifest: SplitManifest, data_key: str
+) -> ChannelReport:
+    spikes = front_end.kind == "spikes"
     code = fingerprint("realmbench.channels")
-    path = _cache_path(stable_hash([data_key, manifest.hash, "channels", code]), ".json")
+    path = _cache_path(stable_hash([data_key, manifest.hash, "units" if spikes else "channels", code]), ".json")
     if path.exists():
         try:
             return ChannelReport.model_validate_json(path.read_text())
         except ValidationError:
             path.unlink()  # damaged: it is made again below
-    per_bin = recording.sampling_rate / manifest.clock_rate
+    signal, sampling_rate = recording.signal(front_end.kind)
+    per_bin = sampling_rate / manifest.clock_rate
     spans = [(int(span.start * per_bin), int(span.stop * per_bin)) for span in manifest.of("train")]
-    report = inspect_channels(recording.lfp, spans, f"{dataset.full_name}, {recording.session}")
+    inspect = inspect_units if spikes else inspect_channels
+    report = inspect(signal, spans, f"{dataset.full_name}, {recording.session}")
     write_text_whole(path, report.model_dump_json())
     return report
 

@@ -35,7 +35,7 @@ class BlockedV1(Protocol):
 
     name = "blocked-v1"
     summary = "contiguous blocks in time with gaps, statistics from training samples only"
-    front_ends: ClassVar[tuple[str, ...]] = ("bands50", "lfp100")
+    front_ends: ClassVar[tuple[str, ...]] = ("bands50", "lfp100", "spikes50")
 
     gap_s: ClassVar[float] = 2.0
     cycle_s: ClassVar[float] = 120.0

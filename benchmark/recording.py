@@ -99,6 +99,23 @@ class Recording:
             )
         self.common_span()
 
+    def signal(self, kind: str) -> tuple[ArrayLike, float]:
+        """Return what a front end of this kind reads, (T, C), and its samples per second.
+
+        The LFP, except for kind ``"spikes"``: the spike counts, one sample per bin.
+
+        Raises
+        ------
+        RecordingError : no spikes were recorded.
+        """
+        if kind != "spikes":
+            return self.lfp, self.sampling_rate
+        if self.spike_counts is None or self.spike_bin is None:
+            raise RecordingError(
+                f"{self.dataset}/{self.session}: no spikes were recorded, so spike decoders cannot run"
+            )
+        return self.spike_counts, 1 / self.spike_bin
+
     @property
     def channels(self) -> int:
         """Number of LFP channels."""
@@ -127,13 +144,15 @@ class Recording:
         return start, stop
 
     def fingerprint(self) -> str:
-        """Hash shape, clocks, behaviour and a sample of the LFP: tells a changed file from the one before."""
+        """Hash shape, clocks, behaviour, spikes and a sample of the LFP: tells a changed file from the one before."""
         digest = hashlib.sha256(repr((self.lfp.shape, self.sampling_rate, self.lfp_start)).encode())
         digest.update(np.ascontiguousarray(self.behaviour).tobytes())
         digest.update(np.ascontiguousarray(self.behaviour_times).tobytes())
         step = max(1, self.lfp.shape[0] // 256)
         for start in range(0, self.lfp.shape[0], step):
             digest.update(np.ascontiguousarray(self.lfp[start : start + 4]).tobytes())
+        if self.spike_counts is not None:
+            digest.update(np.ascontiguousarray(self.spike_counts).tobytes())
         return digest.hexdigest()[:16]
 
     def behaviour_at(self, times: np.ndarray) -> np.ndarray:

@@ -142,6 +142,8 @@ class RunRecord(_Part):
     latency: Latency | None  # of the decoder's step
     front_end_latency: Latency | None = None  # of the raw samples of one frame
     group_delay_s: dict[str, float] | None = None  # of the front end's filters, by feature
+    sampled_kbit_s: float | None = None  # input bandwidth at the electrodes
+    frames_kbit_s: float | None = None  # and after the front end
     stream_bytes: int | None = None  # held by a running stream, weights included
     peak_memory_mb: float  # resident memory of the process, the session's data included
     peak_memory_of_run: bool = False  # False: since the process began

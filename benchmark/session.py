@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,12 +23,19 @@ class Segment:
     y : (T, D) float32 normalised target.
     warm_up : number of leading frames that only bring a decoder's state up and are neither learnt from nor scored.
     start : index of the first frame on the recording's frame clock.
+    privileged : (T, C', F') float32 frames of the decoder's ``privileged`` front end, which it may learn from and never
+        predicts from; (T, 0, 0) where it has none.
     """
 
     x: np.ndarray
     y: np.ndarray
     warm_up: int
     start: int
+    privileged: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+
+    def __post_init__(self) -> None:
+        if not self.privileged.size:
+            object.__setattr__(self, "privileged", np.zeros((len(self.x), 0, 0), np.float32))
 
     def __len__(self) -> int:
         return len(self.x)

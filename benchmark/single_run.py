@@ -56,6 +56,7 @@ class SingleRun:
         device = device_description(self.plan.request.device)
         latency = decoder_latency(decoder, prepared.data, device) if decoder.causal else None
         front_end = self.plan.front_end
+        bandwidth = front_end.bandwidth(prepared.channels.channels, prepared.sampling_rate)
         parameters, flops = decoder.parameters(), decoder.flops(prepared.data)
         ceiling = self.dataset.ceiling(self.session, decoder.look_ahead_s)
         uses = _artifact_chain(self.artifact.record, context.artifacts) if self.artifact is not None else []
@@ -113,6 +114,8 @@ class SingleRun:
                 front_end, prepared.channels.channels, prepared.sampling_rate, device_description("cpu")
             ),
             group_delay_s=front_end.group_delays(prepared.sampling_rate),
+            sampled_kbit_s=bandwidth.sampled,
+            frames_kbit_s=bandwidth.frames,
             stream_bytes=stream_bytes(decoder, prepared.data) if decoder.causal else None,
             peak_memory_mb=memory.megabytes(),
             peak_memory_of_run=memory.of_run,
@@ -148,6 +151,7 @@ class SingleRun:
                 shift_target=self.plan.request.shift_target,
                 on_progress=self.events.stage,
                 references=references,
+                privileged=self.plan.decoder_class.privileged if stage.calibration_s else None,
             )
             _, evaluation, context = self._fit_and_score(prepared)
             points.append(

@@ -166,7 +166,7 @@ def _score(
 ) -> Any:
     """Validation R2 where the task is part of the loss, else the negative validation loss."""
     if weights.task:
-        return ValidationR2(sessions, student.network, device)
+        return ValidationR2(sessions, lambda batch: student.network(batch.x, batch.mask), device)
     batches = [batch for session in sessions for batch, _ in validation_batches(session, device)]
 
     @torch.no_grad()

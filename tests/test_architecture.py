@@ -13,14 +13,27 @@ FOLDERS["realm"] = "realmbench.realm"
 
 FLOOR_1 = {
     "errors", "seeds", "files", "fingerprint", "options", "registry", "recording", "dataset", "metrics", "channels",
-    "records", "manifest", "uncertainty",
+    "records", "manifest", "uncertainty", "search", "tuning_record",
 }  # fmt: skip
-FLOOR_2 = {"linear_gaussian", "front_end", "session", "protocol", "protocols", "artifact", "decoder", "training"}
+FLOOR_2 = {
+    "linear_gaussian",
+    "front_end",
+    "session",
+    "protocol",
+    "protocols",
+    "artifact",
+    "decoder",
+    "training",
+    "networks",
+}
 FLOOR_4 = {
     "bank",
     "single_run",
     "suite",
     "sweep",
+    "tuning",
+    "tuning_study",
+    "tuning_trial",
     "preparation",
     "evaluation",
     "cost",

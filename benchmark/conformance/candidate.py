@@ -15,6 +15,7 @@ from realmbench.dataset import Dataset
 from realmbench.decoder import DECODERS, Context, Decoder
 from realmbench.errors import OptionError
 from realmbench.front_end import FrontEnd, front_end
+from realmbench.manifest import SessionRole
 from realmbench.preparation import prepare_session
 from realmbench.protocol import PROTOCOLS, Protocol
 from realmbench.session import SessionData
@@ -61,26 +62,31 @@ class Candidate:
     @cached_property
     def session(self) -> SessionData:
         """The held-out session."""
-        return prepare_session(self.dataset, self.session_name, self.protocol, self.front_end).data
+        return self._prepared(self.session_name, "held-out")
 
     @cached_property
     def raw(self) -> np.ndarray:
-        """Raw LFP of the held-out session, (T, C)."""
+        """Raw samples of the held-out session, (T, C): LFP, or spike counts for a spike decoder."""
         return self._raw(self.session_name)
 
     @cached_property
     def other(self) -> np.ndarray:
-        """Raw LFP of another session; of another part of the same one where the dataset has no other."""
+        """Raw samples of another session; of another part of the same one where the dataset has no other."""
         names = [info.name for info in self.dataset.sessions() if info.name != self.session_name]
         return self._raw(names[0]) if names else self.raw[::-1].copy()
 
     def _raw(self, session: str) -> np.ndarray:
-        recording = self.dataset.load(session)
-        return np.asarray(recording.lfp[: round(EXCERPT_S * recording.sampling_rate)], np.float32)
+        signal, sampling_rate = self.dataset.load(session).signal(self.front_end.kind)
+        return np.asarray(signal[: round(EXCERPT_S * sampling_rate)], np.float32)
+
+    def _prepared(self, session: str, role: SessionRole) -> SessionData:
+        return prepare_session(
+            self.dataset, session, self.protocol, self.front_end, role, privileged=self.cls.privileged
+        ).data
 
     @cached_property
     def sampling_rate(self) -> float:
-        return self.dataset.load(self.session_name).sampling_rate
+        return self.dataset.load(self.session_name).signal(self.front_end.kind)[1]
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -102,10 +108,7 @@ class Candidate:
         context = Context(seed, "cpu", ArtifactStore(folder / "artifacts", "check", {}), folder / "checkpoints")
         decoder, artifact = self.new(), None
         if decoder.multi_session:
-            sessions = [
-                prepare_session(self.dataset, name, self.protocol, self.front_end, "pretrain").data
-                for name in self.pretraining_names
-            ]
+            sessions = [self._prepared(name, "pretrain") for name in self.pretraining_names]
             artifact = decoder.pretrain(sessions, context)
             if not isinstance(artifact, Artifact):
                 raise Failed(f"pretrain returned {type(artifact).__name__}, not an Artifact")

@@ -13,13 +13,15 @@ from realmbench.seeds import stream
 
 SAMPLING_RATE = 500.0
 CHANNELS, SECONDS = 6, 64.0
+SPIKE_BIN_S = 0.01
 # One electrode is dead in every session, so that masks are never trivial.
 DEAD_CHANNEL = 2
 
 
 class Rehearsal(Dataset):
-    """Six channels (one dead) whose slow potential and high-gamma power follow a random velocity, plus noise."""
+    """Six channels (one dead) whose slow potential, high-gamma power and spikes follow a random velocity."""
 
+    spikes = True
     variants: ClassVar[Mapping[str, str]] = {"default": "two pretraining sessions and a held-out one of a minute"}
 
     @property
@@ -57,6 +59,9 @@ class Rehearsal(Dataset):
         drive = velocity @ mixing / 8
         lfp = 20 * drive + generator.standard_normal((count, CHANNELS)) * (15 + 5 * np.tanh(drive))
         lfp[:, DEAD_CHANNEL] = 0.0
+        step = round(SPIKE_BIN_S * SAMPLING_RATE)
+        rates = 15 * np.exp(np.tanh(drive.reshape(-1, step, CHANNELS).mean(1)))
+        rates[:, DEAD_CHANNEL] = 0.0
         return Recording(
             dataset="rehearsal",
             subject="r",
@@ -68,4 +73,6 @@ class Rehearsal(Dataset):
             behaviour_times=np.arange(1, count + 1) / SAMPLING_RATE,
             behaviour_names=("velocity_x", "velocity_y"),
             behaviour_units=("cm/s", "cm/s"),
+            spike_counts=stream(0, "rehearsal", "spikes", session).poisson(rates * SPIKE_BIN_S).astype(np.uint8),
+            spike_bin=SPIKE_BIN_S,
         )

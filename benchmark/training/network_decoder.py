@@ -122,13 +122,13 @@ def supervised(
     config : everything that shapes the training; decides whether a checkpoint may be resumed.
     """
 
-    def loss(batch: Batch) -> torch.Tensor:
-        return nn.functional.mse_loss(network(batch.x, batch.mask), batch.y)
+    def predict(batch: Batch) -> torch.Tensor:
+        return network(batch.x, batch.mask)
 
     result = loop.fit(
         network,
-        loss,
-        ValidationR2(sessions, network, context.device),
+        lambda batch: nn.functional.mse_loss(predict(batch), batch.y),
+        ValidationR2(sessions, predict, context.device),
         loop.window_sampler(sessions, options, context.seed, stage, context.device),
         options,
         stream_seed(context.seed, stage, "dropout"),

@@ -22,11 +22,15 @@ class Batch:
     x : (B, T, C, F) normalised input.
     y : (B, T, D) normalised target.
     mask : (B, C) bool, True for usable channels.
+    session : (B,) which of the sessions that are trained on, counted from 0.
+    privileged : (B, T, C', F') frames of the decoder's ``privileged`` front end, empty where it has none.
     """
 
     x: torch.Tensor
     y: torch.Tensor
     mask: torch.Tensor
+    session: torch.Tensor
+    privileged: torch.Tensor
 
 
 class WindowSampler:
@@ -50,16 +54,16 @@ class WindowSampler:
         self.generator = generator
         self.batch_size = batch_size
         self.device = device
-        self._segments: list[tuple[Segment, np.ndarray]] = [
-            (segment, session.mask) for session in sessions for segment in session.train
+        self._segments: list[tuple[Segment, np.ndarray, int]] = [
+            (segment, session.mask, number) for number, session in enumerate(sessions) for segment in session.train
         ]
         if not self._segments:
             raise ProtocolError("there is no training segment to draw windows from")
-        shortest = min(len(segment) for segment, _ in self._segments)
+        shortest = min(len(segment) for segment, _, _ in self._segments)
         self.window = min(round(window_s * sessions[0].rate), shortest)
         if self.window < 2:
             raise OptionError(f"training windows of {window_s:g} s hold fewer than two frames; lengthen window_s")
-        starts = np.array([len(segment) - self.window + 1 for segment, _ in self._segments])
+        starts = np.array([len(segment) - self.window + 1 for segment, _, _ in self._segments])
         self._ends = np.cumsum(starts)
 
     def draw(self) -> Batch:
@@ -67,26 +71,31 @@ class WindowSampler:
         picks = self.generator.integers(self._ends[-1], size=self.batch_size)
         indices = np.searchsorted(self._ends, picks, side="right")
         starts = picks - np.concatenate([[0], self._ends])[indices]
-        x, y, mask = [], [], []
+        rows = []
         for index, start in zip(indices, starts):
-            segment, session_mask = self._segments[index]
-            x.append(segment.x[start : start + self.window])
-            y.append(segment.y[start : start + self.window])
-            mask.append(session_mask)
-        return Batch(*(torch.from_numpy(np.stack(part)).to(self.device) for part in (x, y, mask)))
+            segment, mask, number = self._segments[index]
+            inside = slice(start, start + self.window)
+            rows.append((segment.x[inside], segment.y[inside], mask, number, segment.privileged[inside]))
+        return Batch(*(torch.from_numpy(np.stack(part)).to(self.device) for part in zip(*rows)))
 
 
-def validation_batches(session: SessionData, device: str) -> list[tuple[Batch, int]]:
-    """Return the session's validation segments, those of equal length stacked, each with its warm-up."""
+def validation_batches(session: SessionData, device: str, number: int = 0) -> list[tuple[Batch, int]]:
+    """Return the session's validation segments, those of equal length stacked, each with its warm-up.
+
+    ``number`` is the session's place among those that are trained on.
+    """
     groups: dict[tuple[int, int], list[Segment]] = {}
     for segment in session.validation:
         groups.setdefault((len(segment), segment.warm_up), []).append(segment)
     batches = []
     for (_, warm_up), segments in groups.items():
-        x = torch.from_numpy(np.stack([segment.x for segment in segments])).to(device)
-        y = torch.from_numpy(np.stack([segment.y for segment in segments])).to(device)
+        x, y, privileged = (
+            torch.from_numpy(np.stack([getattr(segment, name) for segment in segments])).to(device)
+            for name in ("x", "y", "privileged")
+        )
         mask = torch.from_numpy(session.mask).to(device).expand(len(segments), -1)
-        batches.append((Batch(x, y, mask), warm_up))
+        numbers = torch.full((len(segments),), number, device=device)
+        batches.append((Batch(x, y, mask, numbers, privileged), warm_up))
     return batches
 
 
@@ -95,16 +104,16 @@ class ValidationR2:
 
     Parameters
     ----------
-    predict : (x, mask) to (B, T, D), called without gradient.
+    predict : a batch to (B, T, D), called without gradient.
     """
 
     def __init__(
         self,
         sessions: Sequence[SessionData],
-        predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        predict: Callable[[Batch], torch.Tensor],
         device: str,
     ) -> None:
-        self._batches = [validation_batches(session, device) for session in sessions]
+        self._batches = [validation_batches(session, device, number) for number, session in enumerate(sessions)]
         self._predict = predict
 
     @torch.no_grad()
@@ -113,7 +122,7 @@ class ValidationR2:
         for batches in self._batches:
             truth, prediction = [], []
             for batch, warm_up in batches:
-                output = self._predict(batch.x, batch.mask)[:, warm_up:]
+                output = self._predict(batch)[:, warm_up:]
                 truth.append(batch.y[:, warm_up:].flatten(0, 1).cpu().numpy())
                 prediction.append(output.flatten(0, 1).float().cpu().numpy())
             scores.append(r2_axis_mean(np.concatenate(truth), np.concatenate(prediction)))

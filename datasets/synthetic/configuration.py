@@ -69,7 +69,7 @@ class SimulationConfig(BaseModel):
     gain_drift_within: float = 0.06
     intermittent: float = 0.03
 
-    spikes: bool = False
+    spikes: bool = True
 
 
 @dataclass(frozen=True)

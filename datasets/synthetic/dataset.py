@@ -60,6 +60,10 @@ class SyntheticReach(Dataset):
     options: SyntheticOptions
 
     @property
+    def spikes(self) -> bool:  # type: ignore[override]  # a fact of the configuration here
+        return self.config.spikes
+
+    @property
     def config(self) -> SimulationConfig:
         """The simulation's full configuration: the variant's, changed by the options."""
         return SimulationConfig(**{**VARIANTS[self.variant].changes, **self.options.model_dump(exclude_none=True)})
@@ -77,7 +81,7 @@ class SyntheticReach(Dataset):
             home="generated on first use",
             size=_size(variant, config),
             task="hand velocity (cm/s) while reaching random targets",
-            signals=f"{config.channels}-channel LFP at {config.sampling_rate} Hz; spikes with --set data.spikes=true",
+            signals=f"{config.channels}-channel LFP at {config.sampling_rate} Hz; a unit's spikes per electrode",
             channels=config.channels,
             sampling_rate=float(config.sampling_rate),
         )

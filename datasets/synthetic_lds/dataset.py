@@ -29,6 +29,19 @@ class Variant:
 
 VARIANTS = {
     "default": Variant("two subjects, three pretraining and four held-out sessions of ten minutes", 3, 4, 600),
+    "velocity": Variant(
+        "the velocity alone, a damped oscillation seen in white noise: a Kalman filter's own world",
+        3,
+        4,
+        600,
+        {
+            "motor_noise": 0.0,
+            "feedback_uv": 0.0,
+            "rotation_uv": 0.0,
+            "noise_tau_s": 1e-6,
+            "noise_uv": 200.0,
+        },
+    ),
     "tiny": Variant("8 channels, two minutes; for tests", 2, 2, 120, {"channels": 8, "noise_uv": 30.0}),
 }
 

@@ -108,7 +108,7 @@ def test_filters_forget_within_the_stated_settling_time(name: str) -> None:
     first = (1000 + settled) * chosen.rate // 1000 + 1
     before, after = chosen.apply(lfp, 1000.0), chosen.apply(disturbed, 1000.0)
     np.testing.assert_allclose(after[first:], before[first:], atol=0.02)
-    assert np.abs(after[: first - 10] - before[: first - 10]).max() > 1
+    assert np.abs(after[:first] - before[:first]).max() > 1
 
 
 def test_bands_that_the_sampling_rate_cannot_carry_are_left_out_and_named() -> None:

@@ -44,7 +44,7 @@ def train(
     result = fit(
         network,
         loss or (lambda batch: nn.functional.mse_loss(network(batch.x, batch.mask), batch.y)),
-        ValidationR2([session], network, "cpu"),
+        ValidationR2([session], lambda batch: network(batch.x, batch.mask), "cpu"),
         WindowSampler([session], options.window_s, options.batch_size, stream(0, "windows"), "cpu"),
         options,
         0,
@@ -138,7 +138,7 @@ def test_seconds_before_a_kill_are_counted(session_maker: Any, tmp_path: Path, m
     result = fit(
         network,
         lambda batch: nn.functional.mse_loss(network(batch.x, batch.mask), batch.y),
-        ValidationR2([session], network, "cpu"),
+        ValidationR2([session], lambda batch: network(batch.x, batch.mask), "cpu"),
         WindowSampler([session], 2.0, 16, stream(0, "windows"), "cpu"),
         OPTIONS,
         0,
@@ -156,7 +156,7 @@ def test_score_that_is_no_number_is_refused_at_the_start(session_maker: Any, tmp
         fit(
             network,
             lambda batch: network(batch.x, batch.mask).sum(),
-            ValidationR2([session], network, "cpu"),
+            ValidationR2([session], lambda batch: network(batch.x, batch.mask), "cpu"),
             WindowSampler([session], 2.0, 16, stream(0, "windows"), "cpu"),
             OPTIONS,
             0,
@@ -192,7 +192,7 @@ def test_validation_ignores_the_warm_up(session_maker: Any) -> None:
     session = session_maker()
     truth = torch.from_numpy(session.validation[0].y)[None]
 
-    def predict(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def predict(batch: Batch) -> torch.Tensor:
         spoiled = truth.clone()
         spoiled[:, :100] = 1e6
         return spoiled

@@ -45,7 +45,7 @@ def test_recording_keeps_the_contract() -> None:
     assert recording.electrodes is not None
     assert recording.electrodes.shape == (8, 2)
     assert recording.trials["onset_s"].max() < 100
-    assert recording.spike_counts is None
+    assert recording.spike_counts is not None
 
 
 def test_second_load_is_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,12 +80,16 @@ def test_every_option_reaches_the_simulation() -> None:
     assert set(dataset_module.SyntheticOptions.model_fields) <= set(dataset_module.SimulationConfig.model_fields)
 
 
-def test_spikes_on_request() -> None:
-    recording = open_dataset(TINY, options={"spikes": True}).load("s0-test-d020")
+def test_spikes_can_be_left_out_and_change_nothing_of_the_lfp() -> None:
+    recording = open_dataset(TINY).load("s0-test-d020")
     assert recording.spike_counts is not None
     assert recording.spike_bin == 0.01
     assert recording.spike_counts.shape == (10_000, 8)
     assert 1 < recording.spike_counts.mean() / recording.spike_bin < 60
+    without = open_dataset(TINY, options={"spikes": False})
+    assert not without.spikes
+    assert without.load("s0-test-d020").spike_counts is None
+    assert np.array_equal(without.load("s0-test-d020").lfp[:], recording.lfp[:])
 
 
 def test_unknown_session_and_copying_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -1,0 +1,211 @@
+"""Wiener filters: ridge regression on lagged frames, alone, with a static nonlinearity, and with a look-ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from realmbench.artifact import Artifact
+from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Stream
+from realmbench.errors import RealmbenchError
+from realmbench.metrics import r2_axis_mean
+from realmbench.search import Choice, SearchDimension
+from realmbench.session import Session, SessionData
+
+from .lagged import LagStream, apply_lagged, normal_equations, ridge_solution
+
+# Highest power of the cascade's polynomial (Flint et al. 2012 use the third for LFP).
+HIGHEST_DEGREE = 3
+SMOOTHER_LOOK_AHEAD_S = 0.42
+
+
+class WienerOptions(BaseModel):
+    """Options of the Wiener decoder.
+
+    Attributes
+    ----------
+    history_s : how far back the lags reach.
+    lag_step : frames between lags (3 frames are 60 ms at 50 Hz, the width of the smoothed band powers).
+    strengths : ridge strengths to choose from by validation R2, in units of one training frame's squared deviation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    history_s: float = Field(0.42, ge=0)
+    lag_step: int = Field(3, ge=1)
+    strengths: tuple[float, ...] = Field(tuple(float(f"1e{power}") for power in range(-1, 7)), min_length=1)
+
+
+class Wiener(Decoder):
+    """Causal Wiener filter: ridge regression from the frames of the last 420 ms to the target.
+
+    The ridge strength is chosen on the validation part; the normal equations are solved in float64.
+    """
+
+    causal: ClassVar[bool] = True
+    Options: ClassVar[type[BaseModel]] = WienerOptions
+    search_space: ClassVar[Mapping[str, SearchDimension]] = {
+        "decoder.history_s": Choice((0.24, 0.42, 0.6, 0.9)),
+        "decoder.lag_step": Choice((2, 3, 5)),
+    }
+    options: WienerOptions
+    _weights: np.ndarray | None = None
+
+    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
+        with context.phase("fit"):
+            lags = self.lags(session.rate)
+            gram, cross, x_mean, y_mean = normal_equations(session.train, lags, context.on_progress)
+            best = (-np.inf, 0.0, np.zeros_like(cross))
+            for number, strength in enumerate(self.options.strengths):
+                weights = ridge_solution(gram, cross, strength)
+                score = self._validation_score(session, lags, weights, x_mean, y_mean)
+                best = max(best, (score, strength, weights), key=lambda candidate: candidate[0])
+                context.on_progress("wiener: choosing the ridge strength", (number + 1) / len(self.options.strengths))
+            _, strength, weights = best
+            if not np.isfinite(best[0]):
+                raise RealmbenchError("wiener: no ridge strength gives a finite validation R2; is the target constant?")
+            if len(self.options.strengths) > 1 and strength in (
+                min(self.options.strengths),
+                max(self.options.strengths),
+            ):
+                context.warnings.append(f"wiener: the chosen ridge strength {strength:g} is at the edge of its range")
+            self._weights = weights.astype(np.float32)
+            self._offset = (y_mean - x_mean @ weights).astype(np.float32)
+            self._lags = lags
+
+    def lags(self, rate: int) -> np.ndarray:
+        """Return the lags in frames, increasing."""
+        return np.arange(0, round(self.options.history_s * rate) + 1, self.options.lag_step)
+
+    def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
+        weights = self.fitted(self._weights)
+        session.check_frames(x)
+        return apply_lagged(x, self._lags, weights, self._offset)
+
+    def stream(self, session: Session) -> Stream:
+        return LagStream(self._lags, self.fitted(self._weights), self._offset, (session.channels, session.features))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"weights": self.fitted(self._weights), "offset": self._offset, "lags": self._lags}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], session: Session) -> None:
+        self._weights, self._offset, self._lags = arrays["weights"], arrays["offset"], arrays["lags"]
+
+    def parameters(self) -> ParameterCount:
+        count = self.fitted(self._weights).size + self._offset.size
+        return ParameterCount(count, count)
+
+    def flops(self, session: Session) -> FlopCount:
+        return FlopCount(2 * self.fitted(self._weights).size, elementwise=self._offset.size)
+
+    def _validation_score(
+        self, session: SessionData, lags: np.ndarray, weights: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray
+    ) -> float:
+        offset = y_mean - x_mean @ weights
+        truth = [segment.y[segment.warm_up :] for segment in session.validation]
+        predictions = [
+            apply_lagged(segment.x, lags, weights, offset)[segment.warm_up :] for segment in session.validation
+        ]
+        return r2_axis_mean(np.concatenate(truth), np.concatenate(predictions))
+
+
+class CascadeOptions(WienerOptions):
+    """Options of the Wiener cascade.
+
+    Attributes
+    ----------
+    degrees : of the polynomial, to choose from by validation R2; 1 rescales the linear prediction.
+    """
+
+    degrees: tuple[Annotated[int, Field(ge=1, le=HIGHEST_DEGREE)], ...] = Field((1, 2, 3), min_length=1)
+
+
+class WienerCascade(Wiener):
+    """Wiener cascade: a Wiener filter and, on each of its outputs, a polynomial (Hunter & Korenberg 1986).
+
+    The polynomial is fitted on training predictions, its degree chosen on validation. Linear predictions are clipped to
+    the range that training has seen: a cubic runs away beyond it.
+    """
+
+    Options: ClassVar[type[BaseModel]] = CascadeOptions
+    options: CascadeOptions
+    _powers: np.ndarray | None = None
+    _range: np.ndarray
+
+    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
+        super().adapt(session, context)
+        with context.phase("fit"):
+            reach, filtered = int(self._lags[-1]), super().predict
+            linear = np.concatenate([filtered(segment.x, session)[reach:] for segment in session.train])
+            truth = np.concatenate([segment.y[reach:] for segment in session.train])
+            self._range = np.stack([linear.min(0), linear.max(0)])
+            validation = [(filtered(part.x, session)[part.warm_up :], part) for part in session.validation]
+            known = np.concatenate([part.y[part.warm_up :] for _, part in validation])
+            best = -np.inf
+            for degree in self.options.degrees:
+                powers = np.zeros((HIGHEST_DEGREE + 1, truth.shape[1]), np.float32)
+                for axis in range(truth.shape[1]):
+                    powers[: degree + 1, axis] = np.polynomial.polynomial.polyfit(
+                        linear[:, axis], truth[:, axis], degree
+                    )
+                bent = np.concatenate([_bend(part, powers, self._range) for part, _ in validation])
+                if (score := r2_axis_mean(known, bent)) > best:
+                    best, self._powers = score, powers
+
+    def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
+        return _bend(super().predict(x, session), self.fitted(self._powers), self._range)
+
+    def stream(self, session: Session) -> Stream:
+        return _CascadeStream(super().stream(session), self.fitted(self._powers), self._range)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {**super().arrays(), "powers": self.fitted(self._powers), "range": self._range}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], session: Session) -> None:
+        super().restore(arrays, session)
+        self._powers, self._range = arrays["powers"], arrays["range"]
+
+    def parameters(self) -> ParameterCount:
+        count = super().parameters().deployed + self.fitted(self._powers).size + self._range.size
+        return ParameterCount(count, count)
+
+    def flops(self, session: Session) -> FlopCount:
+        linear = super().flops(session)
+        # Horner's rule: one product and one sum per power and output, and the clip.
+        return FlopCount(linear.per_step, elementwise=linear.elementwise + (2 * HIGHEST_DEGREE + 2) * session.outputs)
+
+
+class WienerSmoother(Wiener):
+    """Non-causal Wiener filter: the same ridge regression on the frames of 420 ms before and 420 ms after."""
+
+    causal: ClassVar[bool] = False
+    look_ahead_s: ClassVar[float] = SMOOTHER_LOOK_AHEAD_S
+
+    def lags(self, rate: int) -> np.ndarray:
+        """Return the lags in frames, increasing; negative ones look ahead."""
+        step, past = self.options.lag_step, super().lags(rate)
+        ahead = np.arange(step, round(SMOOTHER_LOOK_AHEAD_S * rate) + 1, step)
+        return np.concatenate([-ahead[::-1], past])
+
+    def stream(self, session: Session) -> Stream:
+        return Decoder.stream(self, session)
+
+
+def _bend(linear: np.ndarray, powers: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Apply each output's polynomial: (..., D) linear predictions to the same shape."""
+    linear = np.clip(linear, *limits)
+    bent = powers[-1]
+    for coefficients in powers[-2::-1]:
+        bent = bent * linear + coefficients
+    return bent
+
+
+class _CascadeStream(Stream):
+    def __init__(self, linear: Stream, powers: np.ndarray, limits: np.ndarray) -> None:
+        self._linear, self._powers, self._limits = linear, powers, limits
+
+    def step(self, frame: np.ndarray) -> np.ndarray:
+        return _bend(self._linear.step(frame), self._powers, self._limits)

@@ -1,0 +1,144 @@
+"""The Kalman decoders against known parameters, the textbook's recursion and the exact ceiling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from realmbench.artifact import ArtifactStore
+from realmbench.baselines.kalman import Kalman, KalmanSmoother
+from realmbench.dataset import Dataset, open_dataset
+from realmbench.decoder import Context
+from realmbench.errors import RealmbenchError
+from realmbench.evaluation import evaluate
+from realmbench.front_end import front_end
+from realmbench.preparation import prepare_session
+from realmbench.protocols import BlockedV1
+from realmbench.session import Segment, SessionData
+from realmbench.uncertainty import block_sums, errors_above_ceiling
+
+ONE_NOISE = {"shrinkages": [0.3], "inflations": [2.0]}
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
+
+
+def linear_session(session_maker: Any, memory: float = 0.6, lead: int = 3) -> SessionData:
+    """Two damped velocities; six values that show them ``lead`` frames before they happen, in noise with a memory."""
+    generator = np.random.default_rng(0)
+    session = session_maker(seconds=400.0)
+    mixing = np.random.default_rng(7).standard_normal((2, 6))
+
+    def segment(old: Segment) -> Segment:
+        count = len(old) + 100
+        velocity, noise = np.zeros((count, 2)), np.zeros((count, 6))
+        for t in range(2, count):
+            velocity[t] = 1.6 * velocity[t - 1] - 0.65 * velocity[t - 2] + 0.2 * generator.standard_normal(2)
+            noise[t] = memory * noise[t - 1] + generator.standard_normal(6)
+        frames = (np.roll(velocity, -lead, axis=0) @ mixing + noise)[50:-50]
+        return replace(old, x=frames.reshape(-1, 3, 2).astype(np.float32), y=velocity[50:-50].astype(np.float32))
+
+    return replace(
+        session, train=tuple(map(segment, session.train)), validation=tuple(map(segment, session.validation))
+    )
+
+
+def test_finds_the_parameters_of_a_known_system(session_maker: Any, context: Context) -> None:
+    session = linear_session(session_maker)
+    decoder = Kalman("tiny", {"order": 2, "lead_s": 0.06})
+    decoder.adapt(session, context)
+    fitted = decoder._fit(session.train)
+    np.testing.assert_allclose(fitted.transition[:2, :4], np.kron([[1.6, -0.65]], np.eye(2)), atol=0.02)
+    np.testing.assert_allclose(fitted.noise[:2, :2], 0.04 * np.eye(2), atol=0.002)
+    np.testing.assert_allclose(fitted.memory, 0.6, atol=0.03)
+    np.testing.assert_allclose(np.diag(fitted.residual), 1.0, atol=0.05)
+    assert not np.any(fitted.transition[2:] - np.eye(8, k=-2)[2:])
+
+
+def test_equals_the_textbook_recursion_in_float64(session_maker: Any, context: Context) -> None:
+    """The whole covariance recursion over all values of a frame, without reduction and without a stationary gain."""
+    session = linear_session(session_maker)
+    decoder = Kalman("tiny", {"lead_s": 0.06, **ONE_NOISE})
+    decoder.adapt(session, context)
+    fitted = decoder._fit(session.train)
+    noise = 2.0 * (0.7 * fitted.residual + 0.3 * np.diag(np.diag(fitted.residual)))
+    values = session.validation[0].x.reshape(-1, 6).astype(np.float64) - fitted.x_mean
+    state, covariance = np.zeros(len(fitted.transition)), 10 * np.eye(len(fitted.transition))
+    expected, before = [], np.zeros(6)
+    for value in values[:500]:
+        state = fitted.transition @ state
+        covariance = fitted.transition @ covariance @ fitted.transition.T + fitted.noise
+        innovation = fitted.emission @ covariance @ fitted.emission.T + noise
+        gain = covariance @ fitted.emission.T @ np.linalg.inv(innovation)
+        state = state + gain @ (value - fitted.memory * before - fitted.emission @ state)
+        covariance = covariance - gain @ fitted.emission @ covariance
+        before = value
+        expected.append(state[6:8] + fitted.y_mean)
+    prediction = decoder.predict(session.validation[0].x, session)[:500]
+    # Once the covariance has settled, nothing but rounding to float32 is left.
+    np.testing.assert_allclose(prediction[200:], np.array(expected)[200:], atol=1e-6)
+
+
+def test_what_was_estimated_is_worth_having(session_maker: Any, context: Context) -> None:
+    """Each part of the model pays on data that have it: the lead, the noise's memory, and the smoother's future."""
+    session = linear_session(session_maker, memory=0.85)
+    segment = session.validation[0]
+
+    def error(cls: type[Kalman], **options: Any) -> float:
+        decoder = cls("tiny", options)
+        decoder.adapt(session, context)
+        return float(np.square(decoder.predict(segment.x, session) - segment.y)[100:-100].mean())
+
+    best = error(Kalman, lead_s=0.06)
+    assert best < 0.95 * error(Kalman, lead_s=0.0)
+    assert best < 0.98 * error(Kalman, lead_s=0.06, coloured=False)
+    assert error(KalmanSmoother, lead_s=0.06) < best
+
+
+def test_left_out_channels_have_no_part_in_the_model(session_maker: Any, context: Context) -> None:
+    session = linear_session(session_maker)
+    session = replace(session, mask=np.array([True, False, True]))
+    decoder = Kalman("tiny")
+    decoder.adapt(session, context)
+    assert decoder.arrays()["memory"].shape == (4,)
+
+
+def test_segments_shorter_than_the_state_are_refused(session_maker: Any, context: Context) -> None:
+    with pytest.raises(RealmbenchError, match=r"shorten decoder\.lead_s"):
+        Kalman("tiny", {"lead_s": 20.0}).adapt(session_maker(), context)
+
+
+def errors_from_ceiling(dataset: Dataset, cls: type[Kalman], sessions: list[str], context: Context) -> float:
+    """Fit on each session through the harness; return by how many standard errors the mean exceeds the ceiling."""
+    sums, ceilings = [], []
+    for name in sessions:
+        prepared = prepare_session(dataset, name, BlockedV1(), front_end("lfp100"))
+        decoder = cls("small", {"order": 4, "lead_s": 0.12, "coloured": False})
+        decoder.adapt(prepared.data, context)
+        sums.append(block_sums([evaluate(decoder, prepared).blocks]))
+        ceilings.append(dataset.ceiling(name, decoder.look_ahead_s))
+    errors = errors_above_ceiling(sums, [ceiling for ceiling in ceilings if ceiling is not None])
+    assert errors is not None
+    print(f"{cls.__name__}: {errors:.2f} standard errors from the ceiling {np.mean(ceilings):.4f}")
+    return errors
+
+
+@pytest.mark.parametrize("cls", [Kalman, KalmanSmoother])
+def test_reaches_the_ceiling_of_its_own_world(cls: type[Kalman], context: Context) -> None:
+    """Learnt from minutes of LFP behind an anti-alias filter, within three standard errors of the exact optimum."""
+    dataset = open_dataset("synthetic-lds:velocity")
+    assert -3 < errors_from_ceiling(dataset, cls, ["s0-test-0", "s1-test-0"], context) < 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", [Kalman, KalmanSmoother])
+def test_reaches_the_ceiling_in_all_sessions(cls: type[Kalman], context: Context) -> None:
+    dataset = open_dataset("synthetic-lds:velocity")
+    sessions = [name for fold in dataset.folds() for name in fold.held_out]
+    assert -3 < errors_from_ceiling(dataset, cls, sessions, context) < 3
