@@ -16,5 +16,11 @@ DECODERS = {
     "spike-gru": Lazy("realmbench.baselines.recurrent:SpikeGru", "the GRU on spike counts: what LFP gives up"),
     "tcn": Lazy("realmbench.baselines.convolutional:Tcn", "causal dilated convolutions, one session"),
     "transformer": Lazy("realmbench.baselines.transformer:Transformer", "causal windowed Transformer, one session"),
+    "masked-lfp": Lazy(
+        "realmbench.baselines.masked_lfp:MaskedLfp", "masked-autoencoding LFP Transformer: sees the whole window"
+    ),
+    "masked-lfp-distilled": Lazy(
+        "realmbench.baselines.masked_lfp:MaskedLfpDistilled", "the same, distilled from a teacher of the spikes"
+    ),
     "bigru": Lazy("realmbench.baselines.recurrent:BiGru", "bidirectional GRU, one session: what the future is worth"),
 }

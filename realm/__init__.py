@@ -12,5 +12,8 @@ DECODERS = {
     "realm-pooled": Lazy(
         "realmbench.realm.decoders:RealmPooled", "control: same network, sessions, labels and updates, no teacher"
     ),
+    "realm-student-transformer": Lazy(
+        "realmbench.realm.decoders:RealmStudentTransformer", "control: same teacher and size, attention backbone"
+    ),
     "realm-scratch": Lazy("realmbench.realm.decoders:RealmScratch", "control: same network, held-out session alone"),
 }

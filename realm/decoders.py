@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
@@ -11,18 +11,23 @@ from torch import nn
 from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Preset
 from realmbench.errors import RealmbenchError
+from realmbench.search import Choice, Range, SearchDimension
 from realmbench.session import Session, SessionData
 from realmbench.training.loop import TrainOptions
+from realmbench.training.masking import MaskingOptions
 from realmbench.training.network_decoder import NetworkDecoder, load_arrays_into, supervised
 
 from .distillation import DistillationOptions, distil_student, train_pooled
-from .encoder import PRESETS, EncoderConfig, RealmEncoder, RealmNetwork
-from .masking import MaskingOptions
+from .encoder import ATTENTION_S, PRESETS, EncoderConfig, RealmEncoder, RealmNetwork
 from .pretraining import pretrain_teacher
 
 
 class ScratchOptions(BaseModel):
-    """The network: width, depth and state of its Mamba-2 blocks."""
+    """The network: width, depth and state of its Mamba-2 blocks.
+
+    With ``backbone=transformer`` the causal network has attention layers of the same number of parameters, each looking
+    back ``attention_s`` seconds.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,6 +37,14 @@ class ScratchOptions(BaseModel):
     headdim: int = Field(32, ge=1)
     d_state: int = Field(32, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
+    backbone: Literal["mamba2", "transformer"] = "mamba2"
+    attention_s: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _attention_applies(self) -> ScratchOptions:
+        if self.attention_s is not None and self.backbone != "transformer":
+            raise ValueError("attention_s applies to decoder.backbone=transformer only")
+        return self
 
     @model_validator(mode="after")
     def _heads_fit(self) -> ScratchOptions:
@@ -84,6 +97,7 @@ class StudentTrainOptions(PooledTrainOptions):
     teacher: TrainOptions = TrainOptions()
 
 
+DROPOUTS = Choice((0.0, 0.1, 0.2, 0.3))
 TINY_STAGE = {"updates": 200, "evaluate_every": 25, "window_s": 3.0, "patience": 4}
 SMALL_STAGE = {"updates": 1000, "evaluate_every": 50}
 # Fine-tuning takes smaller steps than training from scratch: it must not unlearn what other sessions taught.
@@ -103,7 +117,7 @@ def _presets(*stages: str) -> dict[str, Preset]:
 class _Realm(NetworkDecoder):
     """What REALM's decoders share: one kind of network."""
 
-    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training", "realmbench.realm")
+    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training", "realmbench.networks", "realmbench.realm")
     causal: ClassVar[bool] = True
     options: ScratchOptions
 
@@ -121,6 +135,9 @@ class _Realm(NetworkDecoder):
             headdim=options.headdim,
             d_state=options.d_state,
             dropout=options.dropout,
+            # The teacher has one backbone, so that students of both share it.
+            backbone=options.backbone if causal else "mamba2",
+            attention_s=(options.attention_s if causal else None) or ATTENTION_S,
         )
 
     def build(self, session: Session) -> nn.Module:
@@ -129,6 +146,12 @@ class _Realm(NetworkDecoder):
 
 class RealmScratch(_Realm):
     """Control: the student's network trained on the held-out session alone."""
+
+    search_space: ClassVar[Mapping[str, SearchDimension]] = {
+        "train.learning_rate": Range(3e-4, 1e-2, log=True),
+        "train.weight_decay": Range(1e-4, 1e-1, log=True),
+        "decoder.dropout": DROPOUTS,
+    }
 
     Options: ClassVar[type[BaseModel]] = ScratchOptions
     presets: ClassVar[Mapping[str, Preset]] = _presets()
@@ -173,6 +196,12 @@ class RealmPooled(_Pretrained):
     Options: ClassVar[type[BaseModel]] = PooledOptions
     TrainOptions: ClassVar[type[BaseModel]] = PooledTrainOptions
     presets: ClassVar[Mapping[str, Preset]] = _presets("student", "finetune")
+    search_space: ClassVar[Mapping[str, SearchDimension]] = {
+        "train.student.learning_rate": Range(3e-4, 1e-2, log=True),
+        "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),
+        "decoder.dropout": DROPOUTS,
+        "decoder.freeze_tokenizer": Choice((True, False)),
+    }
     options: PooledOptions
     train_options: PooledTrainOptions
 
@@ -190,6 +219,10 @@ class RealmStudent(RealmPooled):
     Options: ClassVar[type[BaseModel]] = StudentOptions
     TrainOptions: ClassVar[type[BaseModel]] = StudentTrainOptions
     presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "student", "finetune")
+    search_space: ClassVar[Mapping[str, SearchDimension]] = {
+        **RealmPooled.search_space,
+        "train.teacher.learning_rate": Range(3e-4, 1e-2, log=True),
+    }
     options: StudentOptions
     train_options: StudentTrainOptions
 
@@ -212,6 +245,15 @@ class RealmStudent(RealmPooled):
         )
 
 
+class RealmStudentTransformer(RealmStudent):
+    """Control: the same teacher, recipe and number of parameters with an attention backbone in Mamba-2's place."""
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        name: preset.model_copy(update={"decoder": {**preset.decoder, "backbone": "transformer"}})
+        for name, preset in RealmStudent.presets.items()
+    }
+
+
 class RealmTeacher(_Pretrained):
     """The bidirectional teacher itself, fine-tuned with a fresh head: sees the whole block, an upper reference."""
 
@@ -220,6 +262,12 @@ class RealmTeacher(_Pretrained):
     Options: ClassVar[type[BaseModel]] = TeacherOptions
     TrainOptions: ClassVar[type[BaseModel]] = TeacherTrainOptions
     presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "finetune")
+    search_space: ClassVar[Mapping[str, SearchDimension]] = {
+        "train.teacher.learning_rate": Range(3e-4, 1e-2, log=True),
+        "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),
+        "decoder.dropout": DROPOUTS,
+        "decoder.freeze_tokenizer": Choice((True, False)),
+    }
     options: TeacherOptions
     train_options: TeacherTrainOptions
 

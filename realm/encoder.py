@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from realmbench.errors import RealmbenchError
+from realmbench.errors import OptionError, RealmbenchError
+from realmbench.networks.attention import TransformerLayer
 
 from .mamba2 import BidirectionalMixer, Mamba2Mixer, MixerState
 from .tokenizer import NeuralTokenizer, TokenizerState
 
+# Attention layers: width of a head, and how far back a layer looks where nothing else is said.
+HEAD_WIDTH = 32
+ATTENTION_S = 2.0
 # Sizes by preset; teacher and student are equally wide and deep.
 PRESETS = {
     "tiny": {"d_model": 32, "layers": 1, "headdim": 32, "d_state": 16},
@@ -29,6 +33,8 @@ class EncoderConfig(BaseModel):
     causal : causal student or bidirectional teacher.
     d_model, layers, expand, headdim, d_state : of the blocks.
     dropout : on the output of every block.
+    backbone : Mamba-2 blocks, or in a causal encoder attention layers with as many parameters.
+    attention_s : window of the attention layers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +49,8 @@ class EncoderConfig(BaseModel):
     headdim: int
     d_state: int
     dropout: float
+    backbone: Literal["mamba2", "transformer"] = "mamba2"
+    attention_s: float = ATTENTION_S
 
 
 class EncoderOutput(NamedTuple):
@@ -56,7 +64,7 @@ class EncoderState(NamedTuple):
     """Memory of a stream."""
 
     tokenizer: TokenizerState
-    mixers: list[MixerState]
+    blocks: list[Any]
 
 
 class Block(nn.Module):
@@ -77,6 +85,29 @@ class Block(nn.Module):
         y, state = self.mixer.step(self.norm(x), state)
         return x + y, state
 
+    def initial_state(self, batch: int) -> MixerState:
+        assert isinstance(self.mixer, Mamba2Mixer)
+        return self.mixer.initial_state(batch)
+
+
+def attention_block(config: EncoderConfig) -> TransformerLayer:
+    """Make a causal Transformer layer with as many parameters as a Mamba-2 block of this configuration.
+
+    Attention and norms are what the width makes them; the gated perceptron takes the rest.
+
+    Raises
+    ------
+    OptionError : attention alone is larger than the block.
+    """
+    width = config.d_model
+    with torch.device("meta"):
+        wanted = sum(parameter.numel() for parameter in Block(config).parameters())
+    hidden = round((wanted - 4 * width**2 - 2 * width) / (3 * width))
+    if hidden < 1:
+        raise OptionError(f"a Mamba-2 block of {wanted:,} parameters leaves none to a perceptron; raise decoder.expand")
+    heads = max(1, width // HEAD_WIDTH)
+    return TransformerLayer(width, heads, hidden, max(1, round(config.attention_s * config.rate)), config.dropout)
+
 
 class RealmEncoder(nn.Module):
     """Frames to hidden states, one per frame."""
@@ -85,7 +116,8 @@ class RealmEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = NeuralTokenizer(config.channels, config.features, config.d_model, config.causal, config.rate)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        make = attention_block if config.backbone == "transformer" else Block
+        self.blocks = nn.ModuleList(make(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
 
     def tokenize(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -113,20 +145,21 @@ class RealmEncoder(nn.Module):
         """
         if not self.config.causal:
             raise RealmbenchError("a bidirectional encoder needs the whole sequence and cannot stream")
-        mixers = [block.mixer.initial_state(batch) for block in self._blocks() if isinstance(block.mixer, Mamba2Mixer)]
-        return EncoderState(self.tokenizer.initial_state(batch), mixers)
+        return EncoderState(
+            self.tokenizer.initial_state(batch), [block.initial_state(batch) for block in self._blocks()]
+        )
 
     def step(self, frame: torch.Tensor, mask: torch.Tensor, state: EncoderState) -> tuple[torch.Tensor, EncoderState]:
         """Map one (B, C, F) frame to its (B, d) hidden state and carry the memory on."""
         x, tokenizer_state = self.tokenizer.step(frame, mask, state.tokenizer)
-        mixers = []
-        for block, mixer_state in zip(self._blocks(), state.mixers):
-            x, mixer_state = block.step(x, mixer_state)
-            mixers.append(mixer_state)
-        return self.norm(x), EncoderState(tokenizer_state, mixers)
+        blocks = []
+        for block, block_state in zip(self._blocks(), state.blocks):
+            x, block_state = block.step(x, block_state)
+            blocks.append(block_state)
+        return self.norm(x), EncoderState(tokenizer_state, blocks)
 
-    def _blocks(self) -> list[Block]:
-        return cast(list[Block], list(self.blocks))
+    def _blocks(self) -> list[Any]:
+        return list(self.blocks)  # Mamba-2 or attention, which step alike
 
 
 class RealmNetwork(nn.Module):

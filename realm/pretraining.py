@@ -18,12 +18,12 @@ from realmbench.decoder import Context
 from realmbench.seeds import stream_seed
 from realmbench.session import SessionData
 from realmbench.training.loop import TrainOptions, fit, window_sampler
+from realmbench.training.masking import MaskingOptions, block_mask, corrupt
 from realmbench.training.network_decoder import module_arrays
 from realmbench.training.windows import Batch, validation_batches
 
 from .encoder import EncoderConfig, RealmEncoder
 from .mamba2 import BidirectionalMixer
-from .masking import MaskingOptions, block_mask, corrupt
 
 
 class MaskedAutoencoder(nn.Module):

@@ -75,10 +75,14 @@ class TransformerLayer(nn.Module):
         self.layer.self_attn.is_causal = False
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, T, d) to (B, T, d); any length in a causal layer."""
+    def forward(self, x: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
+        """Map (B, T, d) to (B, T, d); any length in a causal layer.
+
+        ``places`` (B, T) are the times of the tokens of a layer that sees all, where they are not 0, 1, 2, ...
+        """
         if self.window is None:
-            return self._add(x, self._layer(x, 0, None, None))
+            places = torch.arange(x.shape[1], device=x.device)[None] if places is None else places
+            return self._add(x, self._layer(x, places, None, None))
         state = self.initial_state(len(x))
         outputs = []
         for chunk in x.split(CHUNK, dim=1):
@@ -106,17 +110,19 @@ class TransformerLayer(nn.Module):
             # Row: new frame; column: kept and new frames. True where the age is between 0 and the window.
             age = kept + torch.arange(count, device=x.device)[:, None] - torch.arange(kept + count, device=x.device)
             mask = (age >= 0) & (age < self.window)  # (Q, K + Q)
-        y = self._add(x, self._layer(x, state.position, mask, memory))
+        places = state.position + torch.arange(count, device=x.device)[None]
+        y = self._add(x, self._layer(x, places, mask, memory))
         keep = slice(max(0, kept + count - (self.window - 1)), None)
         position = state.position + count
         return y, AttentionState(memory.keys[:, :, keep], memory.values[:, :, keep], position)
 
-    def _layer(self, x: torch.Tensor, position: int, mask: torch.Tensor | None, memory: _Memory | None) -> torch.Tensor:
-        places = position + torch.arange(x.shape[1], device=x.device)
+    def _layer(
+        self, x: torch.Tensor, places: torch.Tensor, mask: torch.Tensor | None, memory: _Memory | None
+    ) -> torch.Tensor:
         return self.layer(
             x,
             attention_mask=None if mask is None else mask[None, None],
-            position_embeddings=rotation(places[None], self.head_width, x),
+            position_embeddings=rotation(places, self.head_width, x),
             past_key_values=memory,
         )
 

@@ -20,7 +20,7 @@ from . import loop
 from .flops import count_flops
 from .windows import Batch, ValidationR2
 
-# Frames of the forward pass by which the operations of a decoder without a stream are counted (10 s at 50 Hz).
+# Frames (10 s at 50 Hz) that run before a stream's step is counted, or are counted where a decoder has no stream.
 FLOP_FRAMES = 500
 
 
@@ -85,6 +85,8 @@ class NetworkDecoder(Decoder):
         if self.causal:
             running = self.stream(session)
             frame = np.zeros((session.channels, session.features), np.float32)
+            for _ in range(FLOP_FRAMES):
+                running.step(frame)  # attention costs its full price once its window is full
             return count_flops(lambda: running.step(frame))
         frames = np.zeros((FLOP_FRAMES, session.channels, session.features), np.float32)
         return count_flops(lambda: self.predict(frames, session), FLOP_FRAMES)

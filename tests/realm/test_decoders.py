@@ -12,7 +12,7 @@ import torch
 from realmbench.artifact import ArtifactStore
 from realmbench.decoder import Context
 from realmbench.errors import OptionError, RealmbenchError
-from realmbench.realm.decoders import RealmPooled, RealmScratch, RealmStudent, RealmTeacher
+from realmbench.realm.decoders import RealmPooled, RealmScratch, RealmStudent, RealmStudentTransformer, RealmTeacher
 from realmbench.realm.distillation import DistillationOptions, Student, _loss
 from realmbench.realm.encoder import RealmEncoder
 
@@ -45,6 +45,18 @@ def test_teacher_is_trained_once_and_shared(context: Context, sessions: list[Any
     again = RealmStudent("tiny", {}, train("teacher", "student", "finetune")).pretrain(sessions, context)
     assert again.hash == student.hash
     np.testing.assert_array_equal(again.arrays["head.weight"], student.arrays["head.weight"])
+
+
+def test_student_with_attention_shares_the_teacher_and_its_own_options_apply(
+    context: Context, sessions: list[Any]
+) -> None:
+    options = train("teacher", "student", "finetune")
+    mamba = RealmStudent("tiny", {}, options).pretrain(sessions, context)
+    attention = RealmStudentTransformer("tiny", {"attention_s": 0.5}, options).pretrain(sessions, context)
+    assert attention.record.parents == mamba.record.parents
+    assert abs(attention.record.parameters / mamba.record.parameters - 1) < 0.02
+    with pytest.raises(OptionError, match=r"applies to decoder\.backbone=transformer only"):
+        RealmStudent("tiny", {"attention_s": 0.5})
 
 
 def test_anything_that_shapes_an_artifact_changes_its_address(context: Context, sessions: list[Any]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from realmbench.errors import RealmbenchError
-from realmbench.realm.encoder import EncoderConfig, RealmEncoder, RealmNetwork
+from realmbench.errors import OptionError, RealmbenchError
+from realmbench.realm.encoder import PRESETS, EncoderConfig, RealmEncoder, RealmNetwork
 from realmbench.realm.tokenizer import NeuralTokenizer, exponential_mean
 
 
@@ -92,3 +92,24 @@ def test_every_parameter_gets_a_gradient() -> None:
 def test_teacher_cannot_stream() -> None:
     with pytest.raises(RealmbenchError, match="cannot stream"):
         network(causal=False).initial_state(1)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_attention_backbone_has_the_size_of_the_mamba_one(preset: str) -> None:
+    """Within what one unit of its perceptron, three times the width, can make of it."""
+    shape = {"channels": 4, "features": 2, "rate": 50, "causal": True, "expand": 2, "dropout": 0.0, **PRESETS[preset]}
+    sizes = [
+        sum(parameter.numel() for parameter in RealmEncoder(EncoderConfig(**shape, backbone=backbone)).parameters())
+        for backbone in ("mamba2", "transformer")
+    ]
+    assert abs(sizes[0] - sizes[1]) <= shape["layers"] * 1.5 * shape["d_model"]
+    assert abs(sizes[0] / sizes[1] - 1) < 0.01
+
+
+def test_attention_backbone_without_room_for_a_perceptron_is_refused() -> None:
+    config = EncoderConfig(
+        channels=4, features=2, rate=50, causal=True, d_model=64, layers=1, expand=1, headdim=64, d_state=4,
+        dropout=0.0, backbone="transformer",
+    )  # fmt: skip
+    with pytest.raises(OptionError, match="leaves none to a perceptron"):
+        RealmEncoder(config)

@@ -87,7 +87,7 @@ def test_state_of_a_stream_does_not_grow() -> None:
 
     def sizes() -> list[torch.Size]:
         parts = [state.tokenizer.frames, *state.tokenizer.mean]
-        return [part.shape for part in parts] + [part.shape for mixer in state.mixers for part in mixer]
+        return [part.shape for part in parts] + [part.shape for block in state.blocks for part in block]
 
     before = sizes()
     with torch.no_grad():

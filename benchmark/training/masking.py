@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class MaskingOptions(BaseModel):
-    """How the teacher's input is corrupted; defaults are the published ones (blocks of 10 to 50 steps at 100 Hz).
+    """How the input is corrupted; defaults are those of REALM (blocks of 10 to 50 steps at 100 Hz).
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ def block_mask(
     (B, T) bool, True where the token is masked; every row has at least one masked and one open token.
     """
     if steps < 2:
-        raise ValueError(f"a window of {steps} token cannot be masked in part; lengthen train.teacher.window_s")
+        raise ValueError(f"a window of {steps} token cannot be masked in part; lengthen the training windows")
     shortest = max(1, round(options.shortest_s * rate))
     longest = max(shortest, round(options.longest_s * rate))
     wanted = min(max(1, round(options.share * steps)), steps - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from realmbench.realm.masking import MaskingOptions, block_mask, corrupt
+from realmbench.training.masking import MaskingOptions, block_mask, corrupt
 
 
 @pytest.mark.parametrize("steps", [2, 10, 250])
