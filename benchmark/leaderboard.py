@@ -26,6 +26,7 @@ COLUMNS = (
     "train s",
     "with teacher s",
     "FLOPs/step",
+    "input kbit/s",
     "step p50 µs",
     "step p95 µs",
 )
@@ -48,6 +49,7 @@ def cells(row: Row, sessions: int) -> list[str]:
         f"{row.training_seconds:.1f}",
         f"{row.training_seconds_with_artifacts:.1f}",
         number(row.flops_per_step, ",d"),
+        MISSING if row.input_kbit_s is None else " / ".join(f"{value:,.0f}" for value in row.input_kbit_s),
         number(row.latency_p50_us, ".0f"),
         number(row.latency_p95_us, ".0f"),
     ]

@@ -61,6 +61,7 @@ class Row:
     codes : versions of the code that made the records; a mean over several is of no single method.
     calibration_s : shortest and longest calibration among the sessions, where the protocol limits it.
     parameters : needed to predict.
+    input_kbit_s : bandwidth at the electrodes and after the front end, where recorded.
     training_seconds, training_seconds_with_artifacts : mean per session; pretraining is counted whole in the latter.
     """
 
@@ -82,6 +83,7 @@ class Row:
     codes: int
     calibration_s: tuple[float, float] | None
     parameters: int
+    input_kbit_s: tuple[float, float] | None
     training_seconds: float
     training_seconds_with_artifacts: float
     flops_per_step: int | None
@@ -210,6 +212,9 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
         codes=len({record.code for record in records}),
         calibration_s=(min(calibrations), max(calibrations)) if calibrations else None,
         parameters=first.parameters_deployed,
+        input_kbit_s=None
+        if first.sampled_kbit_s is None or first.frames_kbit_s is None
+        else (first.sampled_kbit_s, first.frames_kbit_s),
         training_seconds=float(np.mean([record.training_seconds for record in records])),
         training_seconds_with_artifacts=float(np.mean([record.training_seconds_with_artifacts for record in records])),
         # The first records counted matrix products alone; half a count is shown as none.
