@@ -142,7 +142,7 @@ class Decoder(ABC):
     accelerated: ClassVar[bool] = False
     privileged: ClassVar[str | None] = None
     search_space: ClassVar[Mapping[str, SearchDimension]] = {}
-    presets: ClassVar[Mapping[str, Preset]] = {"tiny": Preset(), "small": Preset()}
+    presets: ClassVar[Mapping[str, Preset]] = {"tiny": Preset(), "small": Preset(), "paper": Preset()}
     Options: ClassVar[type[BaseModel]] = NoOptions
     TrainOptions: ClassVar[type[BaseModel]] = NoOptions
     depends_on: ClassVar[tuple[str, ...]] = ()

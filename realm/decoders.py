@@ -105,10 +105,19 @@ TINY_FINETUNE = {**TINY_STAGE, "updates": 100, "learning_rate": 5e-4}
 SMALL_FINETUNE = {"updates": 400, "evaluate_every": 25, "learning_rate": 5e-4}
 
 
+# The authors' rates and batches; their epochs as updates.
+PAPER_STAGE = {"updates": 20_000, "evaluate_every": 250, "learning_rate": 5e-4, "weight_decay": 1e-5, "batch_size": 32}
+PAPER_FINETUNE = {**PAPER_STAGE, "updates": 1500, "evaluate_every": 50}
+
+
 def _presets(*stages: str) -> dict[str, Preset]:
-    """Build the two presets for a decoder that has these stages; no stage means one fit on the session alone."""
+    """Build the presets for a decoder that has these stages; no stage means one fit on the session alone."""
     presets = {}
-    for name, stage, finetune in (("tiny", TINY_STAGE, TINY_FINETUNE), ("small", SMALL_STAGE, SMALL_FINETUNE)):
+    for name, stage, finetune in (
+        ("tiny", TINY_STAGE, TINY_FINETUNE),
+        ("small", SMALL_STAGE, SMALL_FINETUNE),
+        ("paper", PAPER_STAGE, PAPER_FINETUNE),
+    ):
         train: dict[str, Any] = {key: finetune if key == "finetune" else stage for key in stages}
         presets[name] = Preset(decoder=PRESETS[name], train=train or stage)
     return presets

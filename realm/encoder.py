@@ -21,6 +21,7 @@ ATTENTION_S = 2.0
 PRESETS = {
     "tiny": {"d_model": 32, "layers": 1, "headdim": 32, "d_state": 16},
     "small": {"d_model": 64, "layers": 2, "headdim": 64, "d_state": 32},
+    "paper": {"d_model": 256, "layers": 10, "headdim": 64, "d_state": 64},
 }
 
 

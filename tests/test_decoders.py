@@ -12,6 +12,7 @@ from realmbench.artifact import ArtifactStore
 from realmbench.conformance import Report, check_decoder
 from realmbench.decoder import DECODERS, Context
 from realmbench.errors import RealmbenchError
+from realmbench.search import Range
 
 NAMES = DECODERS.names()
 
@@ -31,6 +32,24 @@ def test_decoder_passes_the_short_check(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_decoder_passes_the_whole_check(name: str) -> None:
     assert_conforms(name, check_decoder(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_and_search_space_are_declared(name: str) -> None:
+    """Every option that is searched exists, and the defaults lie where the search may find them again."""
+    decoder_class = DECODERS.get(name)
+    assert {"tiny", "small", "paper"} <= set(decoder_class.presets)
+    assert bool(decoder_class.search_space) == (name != "mean")
+    for preset in ("tiny", "small"):
+        config = decoder_class(preset).config
+        for key, dimension in decoder_class.search_space.items():
+            value = config
+            for part in key.split("."):
+                value = value[part]
+            if isinstance(dimension, Range):
+                assert dimension.low <= value <= dimension.high, (preset, key)
+            else:
+                assert value in dimension.values, (preset, key)
 
 
 @pytest.mark.parametrize("name", NAMES)
