@@ -17,6 +17,7 @@ from .front_end import FrontEnd, front_end
 from .machine import check_device, versions
 from .protocol import PROTOCOLS, Protocol
 from .seeds import stable_hash
+from .tuning_record import TUNING_FOLDER
 
 Audit = Literal["shifted-target"]
 AUDITS: tuple[Audit, ...] = ("shifted-target",)
@@ -166,6 +167,8 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
         raise unknown_name("audit", request.audit, AUDITS)
     if request.suite is not None and (request.audit or request.suite == AUDIT_SUITE):
         raise OptionError(f"suite {AUDIT_SUITE} holds audits and nothing else; leave --suite {request.suite} out")
+    if request.suite == TUNING_FOLDER:
+        raise OptionError(f"the folder {TUNING_FOLDER} holds what `realmbench tune` writes; name the suite otherwise")
     if check_device(request.device) != "cpu" and not decoder_class.accelerated:
         raise OptionError(f"{request.model} runs on the CPU alone; leave --device {request.device} out")
     for fold in folds:

@@ -17,6 +17,7 @@ from .channels import ChannelReport
 from .errors import RealmbenchError
 from .files import write_text_whole
 from .manifest import SplitManifest
+from .tuning_record import TUNING_FOLDER
 
 SCHEMA_VERSION = 1
 
@@ -212,15 +213,17 @@ def read_record(path: Path) -> RunRecord:
 
 
 def read_records(results_dir: Path, suite: str | None = None) -> list[RunRecord]:
-    """Read every record below a results folder, or of one suite in it; failed runs are not records."""
-    return [read_record(path) for path in _record_files(results_dir if suite is None else results_dir / suite)]
+    """Read every record below a results folder, or of one suite in it; failed runs and tunings are not records."""
+    names = suites(results_dir) if suite is None else [suite]
+    return [read_record(path) for name in names for path in _record_files(results_dir / name)]
 
 
 def suites(results_dir: Path) -> list[str]:
     """Return the names of the suites that hold records."""
     if not results_dir.is_dir():
         return []
-    return sorted(path.name for path in results_dir.iterdir() if path.is_dir() and any(_record_files(path)))
+    folders = (path for path in results_dir.iterdir() if path.is_dir() and path.name != TUNING_FOLDER)
+    return sorted(path.name for path in folders if any(_record_files(path)))
 
 
 def _record_files(folder: Path) -> Iterable[Path]:

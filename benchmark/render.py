@@ -34,6 +34,7 @@ from .runner import Events
 from .statistics import Comparison, Row, compare, in_words
 from .suite import Suite
 from .sweep import Job, Outcome
+from .tuning_record import TuningRecord, TuningTrial, as_text
 
 # Results go to standard output; progress and notes to standard error, so that --json stays clean in a pipe.
 out = Console(width=None if sys.stdout.isatty() else 120)
@@ -176,6 +177,39 @@ def _short(count: int) -> str:
         if count >= limit:
             return f"{count / limit:.1f}{unit}"
     return str(count)
+
+
+def print_trial(trial: TuningTrial) -> None:
+    """Print a line about a trial that has ended."""
+    options = " ".join(f"{name}={as_text(value)}" for name, value in trial.params.items())
+    outcome = f"{trial.value:.3f}" if trial.value is not None else trial.state
+    reason = f" ({trial.reason})" if trial.reason else ""
+    err.print(f"trial {trial.number}: {outcome}{reason}, {trial.seconds:.1f} s, {options}", markup=False)
+
+
+def print_tuning(record: TuningRecord, shown: int = 10) -> None:
+    """Print the best trials and, in words, what came out."""
+    table = Table(
+        title=f"{record.model} ({record.preset}): the best of {len(record.counted)} trials",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    for name in ("trial", "R2", "state", "units", "s", *record.space):
+        table.add_column(name, justify="right")
+
+    def rank(trial: TuningTrial) -> tuple[bool, float]:
+        # What was pruned ranks by the units that it was tried on, behind all that went through.
+        mean = sum(trial.unit_values) / len(trial.unit_values) if trial.unit_values else float("-inf")
+        return trial.state == "complete", mean
+
+    for trial in sorted(record.trials, key=rank, reverse=True)[:shown]:
+        values = [as_text(trial.params[name]) for name in record.space]
+        units = f"{len(trial.unit_values)}/{len(record.units)}"
+        table.add_row(
+            str(trial.number), number(trial.value, ".3f"), trial.state, units, f"{trial.seconds:.1f}", *values
+        )
+    out.print(table)
+    out.print(record.sentence + "\n", soft_wrap=True, highlight=False, markup=False)
 
 
 def print_differences(found: Sequence[tuple[Comparison, Sequence[Difference]]]) -> None:

@@ -1,0 +1,269 @@
+"""Tuning: the same budget of trials for every model, on development sessions alone.
+
+A trial is one set of options. It is tried on units of work: for a decoder that learns from one session, development
+sessions; for one that learns across sessions, folds, in which the last development session stands for the held-out one.
+Held-out sessions are neither prepared nor loaded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .bank import SessionBank
+from .dataset import Dataset
+from .decoder import Decoder
+from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
+from .machine import device_description, git_commit, versions
+from .plan import Plan
+from .search import space_as_json
+from .seeds import stable_hash
+from .session import SessionData
+from .tuning_record import TuningRecord, TuningTrial, TuningUnit, read_tuning, tuning_path, write_tuning
+from .tuning_study import PRUNER, SAMPLER, Study, require_optuna
+from .tuning_trial import TrialRunner, fixed_options
+
+DEFAULT_SESSIONS = 4
+
+# What must be equal for a study to go on where it stopped, and how a difference is told.
+SAME = {
+    "code": "the code has changed",
+    "space": "the search space has changed",
+    "data_key": "the data, their split or the front end have changed",
+    "units": "the sessions differ",
+    "protocol": "the protocol differs",
+    "options": "the options fixed by --set differ",
+    "seed": "the seed differs",
+    "device": "the device differs",
+    "sampler": "the sampler's settings have changed",
+    "pruner": "the pruner's settings have changed",
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one model may use; the same for every model, or the comparison is not fair.
+
+    Attributes
+    ----------
+    trials, minutes : whichever is used up first; minutes of computing, those of earlier calls included.
+    sessions : development sessions that a single-session decoder is tried on; None takes 4.
+    """
+
+    trials: int = 30
+    minutes: float = 10.0
+    sessions: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("trials", self.trials), ("sessions", self.sessions)):
+            if value is not None and value < 1:
+                raise OptionError(f"--{name} {value}: at least one is needed")
+        if not 0 < self.minutes < float("inf"):
+            raise OptionError(f"--minutes {self.minutes:g}: a number above 0 is needed")
+
+
+@dataclass(frozen=True)
+class TuningEvents:
+    """How the tuner talks to whoever shows its progress: the work in hand, an ended trial, a plain sentence."""
+
+    stage: Callable[[str, float], None] = lambda _text, _share: None
+    trial: Callable[[TuningTrial], None] = lambda _trial: None
+    note: Callable[[str], None] = lambda _text: None
+
+
+def tune(
+    plan: Plan, dataset: Dataset, results_dir: Path, budget: Budget, events: TuningEvents | None = None
+) -> TuningRecord:
+    """Search a model's space within the budget, going on where an earlier call stopped, and return the record.
+
+    Parameters
+    ----------
+    plan : its one seed serves sampler and trials alike; ``fresh`` forgets an earlier record.
+
+    Raises
+    ------
+    OptionError, ProtocolError : nothing to search, or no development sessions to search on.
+    RealmbenchError : Optuna is not installed.
+    """
+    events = events or TuningEvents()
+    defaults, units = check_tunable(plan, dataset, budget)
+    bank = SessionBank(dataset, events.stage)
+    names = dict.fromkeys(name for unit in units for name in (*unit.pretrain, unit.session))
+    # Prepared before the clock starts: how fast a disk is decides no budget.
+    data = {name: bank.of(plan, name, "pretrain").data for name in names}
+    folder, _, frames, method = plan.place(dataset)
+    path = tuning_path(results_dir, folder, frames, method)
+    record = _empty_record(plan, dataset, units, data, defaults, budget)
+    if path.exists() and not plan.request.fresh:
+        record = _continued(path, record, events.note)
+    study = Study(plan.decoder_class.search_space, defaults, record.seed)
+    for trial in record.counted:
+        study.replay(trial, len(units))
+    runner = TrialRunner(plan, units, data, study, record.counted, events.stage)
+    if _used_up(record):
+        events.note(f"{plan.model}: the budget is used up; raise --trials or --minutes to go on, or say --fresh")
+    while not _used_up(record):
+        done = record.counted
+        trial = runner.run(len(done), budget.minutes * 60 - record.seconds_used, len(done) / budget.trials)
+        record = record.with_trials([*done, trial], record.seconds_used + trial.seconds)
+        write_tuning(record, path)
+        events.trial(trial)
+    return record
+
+
+def check_tunable(plan: Plan, dataset: Dataset, budget: Budget) -> tuple[dict[str, Any], list[TuningUnit]]:
+    """Refuse what cannot be tuned before anything is computed; return the defaults and what trials are tried on.
+
+    Raises
+    ------
+    RealmbenchError : as `tune`.
+    """
+    require_optuna()
+    if len(plan.request.seed_numbers) != 1:
+        raise OptionError(f"tuning takes one seed, not {len(plan.request.seed_numbers)}")
+    return default_values(plan), tuning_units(plan, dataset, budget.sessions)
+
+
+def tuning_units(plan: Plan, dataset: Dataset, sessions: int | None = None) -> list[TuningUnit]:
+    """Return what every trial is tried on, made of pretraining sessions that no fold holds out.
+
+    Raises
+    ------
+    ProtocolError : there are too few such sessions.
+    OptionError : ``sessions`` for a decoder that is tried on folds.
+    """
+    folds = plan.protocol.folds(dataset)
+    held_out = {name for fold in folds for name in fold.held_out}
+    development = {fold.name: [name for name in fold.pretrain if name not in held_out] for fold in folds}
+    needed = 2 if plan.decoder_class.multi_session else 1
+    for fold, found in development.items():
+        if len(found) < needed:
+            raise ProtocolError(
+                f"{plan.model} cannot be tuned on {dataset.full_name}: in fold {fold}, {len(found)} of the pretraining "
+                f"sessions are held out nowhere, and at least {needed} must be; tune on another dataset"
+            )
+    if plan.decoder_class.multi_session:
+        if sessions is not None:
+            raise OptionError(f"{plan.model} learns across sessions and is tuned on folds; leave --sessions out")
+        return [TuningUnit(fold=fold, pretrain=found[:-1], session=found[-1]) for fold, found in development.items()]
+    owners = {name: fold for fold, found in development.items() for name in found}
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*development.values()))
+    chosen = [name for name in dict.fromkeys(turns) if name is not None][: sessions or DEFAULT_SESSIONS]
+    return [TuningUnit(fold=owners[name], pretrain=[], session=name) for name in chosen]
+
+
+def default_values(plan: Plan) -> dict[str, Any]:
+    """Return the values that the plan's preset gives to the searched options, by their ``--set`` names.
+
+    Raises
+    ------
+    OptionError : the model declares no search space, or the user fixed a searched option.
+    UnknownNameError : the space names what is no option.
+    """
+    space = plan.decoder_class.search_space
+    if not space:
+        raise OptionError(f"{plan.model} declares no search_space; there is nothing to tune")
+    for name in fixed_options(plan):
+        if name in space:
+            raise OptionError(f"--set {name} fixes what {plan.model} is searched over; leave it out")
+    return _options_by_name(plan.config, space, f"option in the search space of {plan.model}")
+
+
+def unfrozen(record: TuningRecord, decoder_class: type[Decoder]) -> list[str]:
+    """Return the searched options whose preset values in the code are not the best that the record found.
+
+    Numbers are equal if they agree to three significant digits. Nothing is unfrozen where no trial was completed.
+    """
+    best = record.best_params or {}
+    options = decoder_class(record.preset).config
+    values = _options_by_name(options, best, f"option tuned in {record.model}.{record.preset}")
+    space = decoder_class.search_space
+    return [
+        name
+        for name, value in best.items()
+        if not (space[name].same(value, values[name]) if name in space else value == values[name])
+    ]
+
+
+def _empty_record(
+    plan: Plan,
+    dataset: Dataset,
+    units: list[TuningUnit],
+    data: Mapping[str, SessionData],
+    defaults: dict[str, Any],
+    budget: Budget,
+) -> TuningRecord:
+    import torch
+
+    [seed] = plan.request.seed_numbers
+    return TuningRecord(
+        model=plan.model,
+        preset=plan.request.preset,
+        options=fixed_options(plan),
+        space=space_as_json(plan.decoder_class.search_space),
+        code=plan.code,
+        dataset=dataset.full_name,
+        dataset_identity=dataset.identity,
+        data_key=stable_hash([session.key for session in data.values()]),
+        protocol=plan.protocol.name,
+        front_end=plan.front_end.name,
+        units=units,
+        sampler=SAMPLER,
+        pruner=PRUNER,
+        seed=seed,
+        device=plan.request.device,
+        trials_allowed=budget.trials,
+        minutes_allowed=budget.minutes,
+        trials=[],
+        defaults=defaults,
+        defaults_value=None,
+        best_trial=None,
+        best_params=None,
+        best_value=None,
+        seconds_used=0.0,
+        machine=device_description(plan.request.device),
+        threads=torch.get_num_threads(),
+        versions=versions() | {"optuna": version("optuna")},
+        git_commit=git_commit(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _continued(path: Path, fresh: TuningRecord, note: Callable[[str], None]) -> TuningRecord:
+    """Return the record with the trials of the file if they still hold, else say why not and begin with none."""
+    try:
+        earlier = read_tuning(path)
+    except RealmbenchError as error:
+        note(f"tuning anew: {error}")
+        return fresh
+    reasons = [reason for name, reason in SAME.items() if getattr(earlier, name) != getattr(fresh, name)]
+    if reasons:
+        note(f"tuning {path.name} anew: {', '.join(reasons)}")
+        return fresh
+    note(f"going on after {len(earlier.counted)} trials of {path.name}")
+    return fresh.with_trials(earlier.trials, earlier.seconds_used).model_copy(update={"created": earlier.created})
+
+
+def _used_up(record: TuningRecord) -> bool:
+    return len(record.counted) >= record.trials_allowed or record.seconds_used >= record.minutes_allowed * 60
+
+
+def _options_by_name(config: Mapping[str, Any], names: Iterable[str], kind: str) -> dict[str, Any]:
+    """Look dotted names up in a decoder's configuration."""
+    known = _flat(config)
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    return {name: known[name] for name in names}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        values |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return values
