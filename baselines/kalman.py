@@ -79,7 +79,7 @@ class Kalman(Decoder):
     Options: ClassVar[type[BaseModel]] = KalmanOptions
     depends_on: ClassVar[tuple[str, ...]] = ("realmbench.linear_gaussian", "realmbench.baselines.lagged")
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
-        "decoder.order": Choice((1, 2, 3, 5)),
+        "decoder.order": Choice((1, 2, 3, 5, 8, 12)),
         "decoder.lead_s": Choice((0.0, 0.06, 0.12, 0.2)),
         "decoder.coloured": Choice((True, False)),
     }

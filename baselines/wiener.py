@@ -48,7 +48,7 @@ class Wiener(Decoder):
     causal: ClassVar[bool] = True
     Options: ClassVar[type[BaseModel]] = WienerOptions
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
-        "decoder.history_s": Choice((0.24, 0.42, 0.6, 0.9)),
+        "decoder.history_s": Choice((0.06, 0.12, 0.24, 0.42, 0.6)),
         "decoder.lag_step": Choice((2, 3, 5)),
     }
     options: WienerOptions
