@@ -74,7 +74,8 @@ class DistilledTrainOptions(MaskedTrainOptions):
     teacher: TrainOptions = TrainOptions()
 
 
-TINY_STAGE = {"updates": 100, "evaluate_every": 25, "window_s": 2.0, "batch_size": 8, "patience": 4}
+# As many updates as REALM's stages have.
+TINY_STAGE = {"updates": 200, "evaluate_every": 25, "window_s": 3.0, "patience": 4}
 SMALL_STAGE = {"updates": 1000, "evaluate_every": 50}
 PAPER_STAGE = {
     "updates": 20_000,
@@ -86,10 +87,13 @@ PAPER_STAGE = {
 
 
 def _presets(*stages: str) -> dict[str, Preset]:
-    gentle = {"learning_rate": 5e-4, "evaluate_every": 25}
     sizes = {
-        "tiny": ({"width": 16, "heads": 2, "layers": 1, "window_s": 2.0}, TINY_STAGE, {**TINY_STAGE, "updates": 50}),
-        "small": ({}, SMALL_STAGE, {"updates": 200, "window_s": 2.5, "batch_size": 8, **gentle}),
+        "tiny": (
+            {"width": 32, "heads": 2, "layers": 1, "window_s": 3.0},
+            TINY_STAGE,
+            {**TINY_STAGE, "updates": 100, "learning_rate": 5e-4},
+        ),
+        "small": ({}, SMALL_STAGE, {"updates": 400, "window_s": 2.5, "learning_rate": 5e-4, "evaluate_every": 25}),
         "paper": (
             {"width": 256, "heads": 8, "layers": 10, "predictor_layers": 4},
             PAPER_STAGE,
@@ -119,7 +123,7 @@ class MaskedLfp(NetworkDecoder):
     presets: ClassVar[Mapping[str, Preset]] = _presets("pretrain")
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.pretrain.learning_rate": Range(3e-4, 1e-2, log=True),
-        "train.finetune.learning_rate": Range(1e-4, 3e-3, log=True),
+        "train.finetune.learning_rate": Range(1e-4, 1e-2, log=True),
         "decoder.dropout": Choice((0.0, 0.1, 0.2, 0.3)),
         "decoder.masking.share": Choice((0.4, 0.6, 0.75)),
     }

@@ -7,6 +7,7 @@ normalised; test samples are not reachable.
 
 from __future__ import annotations
 
+import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,27 @@ class Preset(BaseModel):
 
     decoder: dict[str, Any] = {}
     train: dict[str, Any] = {}
+
+
+def tuned(presets: Mapping[str, Preset], values: Mapping[str, Any]) -> dict[str, Preset]:
+    """Return presets with what tuning found put into ``tiny`` and ``small``; ``paper`` keeps what was published.
+
+    Parameters
+    ----------
+    values : by the names of ``--set``, as in ``{"train.finetune.learning_rate": 1e-3}``; `realmbench.tuning.unfrozen`
+        compares them with the records in results/tuning.
+    """
+    changed = {}
+    for name, preset in presets.items():
+        content = copy.deepcopy(preset.model_dump())
+        for key, value in values.items() if name != "paper" else ():
+            *parents, last = key.split(".")
+            level = content
+            for parent in parents:
+                level = level.setdefault(parent, {})
+            level[last] = value
+        changed[name] = Preset(**content)
+    return changed
 
 
 @dataclass
