@@ -16,6 +16,7 @@ DECODERS = {
     "spike-gru": Lazy("realmbench.baselines.recurrent:SpikeGru", "the GRU on spike counts: what LFP gives up"),
     "tcn": Lazy("realmbench.baselines.convolutional:Tcn", "causal dilated convolutions, one session"),
     "transformer": Lazy("realmbench.baselines.transformer:Transformer", "causal windowed Transformer, one session"),
+    "poyo": Lazy("realmbench.baselines.poyo:Poyo", "POYO-style multi-session Transformer: sees the whole window"),
     "masked-lfp": Lazy(
         "realmbench.baselines.masked_lfp:MaskedLfp", "masked-autoencoding LFP Transformer: sees the whole window"
     ),

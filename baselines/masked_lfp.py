@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,13 +29,12 @@ from realmbench.session import Segment, Session, SessionData
 from realmbench.training.loop import FitResult, TrainOptions, fit, window_sampler
 from realmbench.training.masking import MaskingOptions, block_mask, corrupt
 from realmbench.training.multi_session import load_pretrained
-from realmbench.training.network_decoder import NetworkDecoder, load_arrays_into, module_arrays, supervised
+from realmbench.training.network_decoder import NetworkDecoder, drawn, load_arrays_into, module_arrays, supervised
 from realmbench.training.windows import Batch, validation_batches
 
 from .lagged import normal_equations, ridge_solution
 from .masked_network import MaskedAutoencoder, MaskedNetwork, MaskedOptions, PatchEncoder
 
-Part = TypeVar("Part")
 # Ridge strengths of the read-out, chosen by validation R2.
 STRENGTHS = tuple(float(f"1e{power}") for power in range(-1, 6))
 
@@ -226,7 +225,7 @@ class MaskedLfpDistilled(MaskedLfp):
         def make() -> tuple[PatchEncoder, nn.Linear]:
             return self.encoder(sessions[0], len(sessions)), nn.Linear(self.options.width, shape[0] * shape[1])
 
-        encoder, frames = _drawn(make, context, kind)
+        encoder, frames = drawn(make, stream_seed(context.seed, kind, "initial weights"))
         student = nn.ModuleList([encoder, frames]).to(context.device)
 
         def loss(batch: Batch) -> torch.Tensor:
@@ -261,7 +260,8 @@ def autoencode(
     make_encoder : makes the untrained encoder, with one row of patch embeddings per session.
     config : everything that shapes the training.
     """
-    model = _drawn(lambda: MaskedAutoencoder(make_encoder(), options), context, kind).to(context.device)
+    seed = stream_seed(context.seed, kind, "initial weights")
+    model = drawn(lambda: MaskedAutoencoder(make_encoder(), options), seed).to(context.device)
     encoder, rate = model.encoder, sessions[0].rate
 
     def masked_error(
@@ -350,13 +350,6 @@ def _read_out(network: MaskedNetwork, session: SessionData, context: Context) ->
             with torch.no_grad():
                 network.head.weight.copy_(torch.from_numpy(weights.T))
                 network.head.bias.copy_(torch.from_numpy(offset))
-
-
-def _drawn(make: Callable[[], Part], context: Context, kind: str) -> Part:
-    """Make modules with weights drawn from the stage's named stream."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(context.seed, kind, "initial weights"))
-        return make()
 
 
 def _mean_where(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

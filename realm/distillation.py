@@ -20,7 +20,7 @@ from realmbench.errors import OptionError
 from realmbench.seeds import stream_seed
 from realmbench.session import SessionData
 from realmbench.training.loop import TrainOptions, fit, window_sampler
-from realmbench.training.network_decoder import load_arrays_into, module_arrays
+from realmbench.training.network_decoder import drawn, load_arrays_into, module_arrays
 from realmbench.training.windows import Batch, ValidationR2, validation_batches
 
 from .encoder import EncoderConfig, RealmEncoder, RealmNetwork
@@ -115,9 +115,8 @@ def _train(
     teacher: RealmEncoder | None,
 ) -> Trained:
     # Student and control start from the same weights and see the same windows: one stream name for both.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(context.seed, "realm-student", "initial weights"))
-        student = Student(config, sessions[0].outputs).to(context.device)
+    seed = stream_seed(context.seed, "realm-student", "initial weights")
+    student = drawn(lambda: Student(config, sessions[0].outputs), seed).to(context.device)
     if teacher is not None and weights.copy_tokenizer:
         student.network.encoder.tokenizer.load_state_dict(teacher.tokenizer.state_dict())
 

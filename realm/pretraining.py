@@ -19,7 +19,7 @@ from realmbench.seeds import stream_seed
 from realmbench.session import SessionData
 from realmbench.training.loop import TrainOptions, fit, window_sampler
 from realmbench.training.masking import MaskingOptions, block_mask, corrupt
-from realmbench.training.network_decoder import module_arrays
+from realmbench.training.network_decoder import drawn, module_arrays
 from realmbench.training.windows import Batch, validation_batches
 
 from .encoder import EncoderConfig, RealmEncoder
@@ -97,9 +97,8 @@ def _train(
     context: Context,
     full: Mapping[str, Any],
 ) -> Trained:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(context.seed, "realm-teacher", "initial weights"))
-        model = MaskedAutoencoder(config, masking).to(context.device)
+    seed = stream_seed(context.seed, "realm-teacher", "initial weights")
+    model = drawn(lambda: MaskedAutoencoder(config, masking), seed).to(context.device)
 
     def loss(batch: Batch) -> torch.Tensor:
         hidden = block_mask(len(batch.x), batch.x.shape[1], config.rate, masking).to(batch.x.device)

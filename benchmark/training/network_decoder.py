@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from . import loop
 from .flops import count_flops
 from .windows import Batch, ValidationR2
 
+Made = TypeVar("Made")
 # Frames (10 s at 50 Hz) that run before a stream's step is counted, or are counted where a decoder has no stream.
 FLOP_FRAMES = 500
 
@@ -49,9 +50,8 @@ class NetworkDecoder(Decoder):
 
     def fresh(self, session: Session, context: Context, stage: str) -> nn.Module:
         """Build a network with weights drawn from the named stream of the stage."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(context.seed, type(self).__name__, stage, "initial weights"))
-            return self.build(session).to(context.device)
+        seed = stream_seed(context.seed, type(self).__name__, stage, "initial weights")
+        return drawn(lambda: self.build(session), seed).to(context.device)
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
         network = self.fitted(self.network)
@@ -143,6 +143,13 @@ def supervised(
         context.warnings.append(
             f"{stage}: no update improved the validation score; the weights are those it began with"
         )
+
+
+def drawn(make: Callable[[], Made], seed: int) -> Made:
+    """Make modules whose initial weights come from a seed of their own, torch's global generator left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
 
 
 def module_arrays(module: nn.Module) -> dict[str, np.ndarray]:
