@@ -1,4 +1,4 @@
-"""POYO-style decoder: one Transformer for all sessions, with embeddings of units and sessions, fitted to a new session."""
+"""POYO-style decoder: one Transformer for all sessions, whose unit and session embeddings are fitted to a new one."""
 
 from __future__ import annotations
 

@@ -1,14 +1,16 @@
 """The POYO-style network (Azabou et al. 2023, arXiv 2310.16046) for a continuous signal instead of spikes.
 
-1. Every patch of every channel is a token: a projection of its values plus the embedding of its unit, which here is the
-   electrode of a session. 2. Learnt latents, repeated along time, attend to the tokens. 3. Latents attend to each other.
-4. One query per frame, the session's embedding, attends to the latents and is read out. All attention knows time through
-rotations of queries, keys and, in 2 and 3, values.
+1. Every patch of every channel is a token: a projection of its values plus the embedding of its unit, which here is
+the electrode of a session. 2. Learnt latents, repeated along time, attend to the tokens. 3. Latents attend to each
+other. 4. One query per frame, the session's embedding, attends to the latents and is read out. All attention knows time
+through rotations of queries, keys and, in 2 and 3, values.
 
 Shapes: B batch, T frames, C channels, F features, N tokens, L latents, d width, H heads, K head width.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -58,7 +60,8 @@ class Rotation:
 
     def __init__(self, times: torch.Tensor, head_width: int) -> None:
         pairs, turned = head_width // 2, head_width // 4
-        periods = torch.logspace(*torch.tensor(PERIODS_S).log10().tolist(), turned, dtype=torch.float64)
+        shortest, longest = map(math.log10, PERIODS_S)
+        periods = torch.logspace(shortest, longest, turned, dtype=torch.float64)
         speeds = functional.pad(2 * torch.pi / periods, (0, pairs - turned))
         angles = times.double()[:, None] * speeds.to(times.device)  # (T, K / 2)
         self.cosine, self.sine = (function(angles).float() for function in (torch.cos, torch.sin))
@@ -182,12 +185,9 @@ class PoyoNetwork(nn.Module):
         usable = mask[:, None].expand(-1, patches, -1).flatten(1)  # (B, N)
 
         steps = -(-frames // max(1, round(self.options.latent_step_s * self.rate)))
-        counts = {"device": x.device, "dtype": torch.float64}
-        token_times = (torch.arange(patches, **counts) + 0.5) * self.patch / self.rate
-        latent_times = (torch.arange(steps, **counts) + 0.5) * self.options.latent_step_s
-        at_tokens = self._rotation(token_times.repeat_interleave(channels))
-        at_latents = self._rotation(latent_times.repeat_interleave(len(self.latents)))
-        at_frames = self._rotation((torch.arange(frames, **counts) + 1) / self.rate)
+        at_tokens = self._rotation(patches, 0.5, self.patch / self.rate, channels, x)
+        at_latents = self._rotation(steps, 0.5, self.options.latent_step_s, len(self.latents), x)
+        at_frames = self._rotation(frames, 1.0, 1 / self.rate, 1, x)
 
         latents = self.latents.repeat(steps, 1).expand(batch, -1, -1)  # (B, L, d)
         latents = latents + self.encode(latents, at_latents, tokens, at_tokens, usable)
@@ -205,5 +205,7 @@ class PoyoNetwork(nn.Module):
 
         return overlapping(windows, record, self.window)
 
-    def _rotation(self, times: torch.Tensor) -> Rotation:
-        return Rotation(times, self.options.head_width)
+    def _rotation(self, count: int, offset: float, spacing: float, repeats: int, like: torch.Tensor) -> Rotation:
+        """Rotate by the times ``(n + offset) * spacing``, each of which holds for ``repeats`` tokens."""
+        times = (torch.arange(count, dtype=torch.float64, device=like.device) + offset) * spacing
+        return Rotation(times.repeat_interleave(repeats), self.options.head_width)

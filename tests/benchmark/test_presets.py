@@ -1,0 +1,44 @@
+"""Presets: tuned values reach the right place, and the defaults are those that tuning found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from realmbench.decoder import DECODERS, Preset, tuned
+from realmbench.tuning import unfrozen
+from realmbench.tuning_record import read_tuning
+
+TUNING = Path(__file__).parents[2] / "results" / "tuning" / "synthetic-reach"
+RECORDS = sorted(TUNING.rglob("*.json"))
+
+
+def test_tuned_values_reach_small_and_tiny_and_leave_paper_and_the_original_alone() -> None:
+    stage = {"updates": 5}
+    presets = {name: Preset(train={"a": stage, "b": stage}) for name in ("tiny", "small", "paper")}
+    changed = tuned(presets, {"train.a.learning_rate": 0.5, "decoder.dropout": 0.1})
+    for name in ("tiny", "small"):
+        assert changed[name].train == {"a": {"updates": 5, "learning_rate": 0.5}, "b": {"updates": 5}}
+        assert changed[name].decoder == {"dropout": 0.1}
+    assert changed["paper"] == presets["paper"] == Preset(train={"a": {"updates": 5}, "b": {"updates": 5}})
+
+
+@pytest.mark.parametrize("name", [name for name in DECODERS.names() if name != "mean"])
+def test_defaults_are_what_tuning_found(name: str) -> None:
+    [path] = [path for path in RECORDS if path.name == f"{name}.tiny.json"]
+    record = read_tuning(path)
+    assert record.counted
+    assert unfrozen(record, DECODERS.get(name)) == []
+    # Positive control: had the search found something else, it would be named.
+    key, dimension = next(iter(DECODERS.get(name).search_space.items()))
+    assert record.best_params is not None
+    values = getattr(dimension, "values", None) or (dimension.low, dimension.high)
+    other = next(value for value in values if value != record.best_params[key])
+    changed = record.model_copy(update={"best_params": {**record.best_params, key: other}})
+    assert unfrozen(changed, DECODERS.get(name)) == [key]
+
+
+def test_every_model_had_the_same_budget() -> None:
+    budgets = {(record.trials_allowed, record.minutes_allowed) for record in map(read_tuning, RECORDS)}
+    assert len(budgets) == 1
