@@ -30,6 +30,8 @@ from .session import Session
 
 TIMING_PROTOCOL = "step-v1"
 WARM_UP_STEPS = 200
+# Seconds of frames after which every window and ring of a stream is full.
+FILLING_S = 10.0
 TIMED_STEPS, FEWEST_STEPS = 2_000, 200
 LONGEST_S = 5.0
 NOT_OWNED = (type, ModuleType, BuiltinFunctionType, FrameType)
@@ -142,9 +144,10 @@ def held_bytes(root: object) -> int:
 
 
 def stream_bytes(decoder: Decoder, session: Session) -> int:
-    """Return the bytes that a running stream holds, weights included."""
-    running = decoder.stream(session)
-    running.step(np.zeros((session.channels, session.features), np.float32))
+    """Return the bytes that a running stream holds, weights included, once its memory is full."""
+    running, frame = decoder.stream(session), np.zeros((session.channels, session.features), np.float32)
+    for _ in range(round(FILLING_S * session.rate)):
+        running.step(frame)
     return held_bytes(running)
 
 
