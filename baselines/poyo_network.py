@@ -1,9 +1,14 @@
 """The POYO-style network (Azabou et al. 2023, arXiv 2310.16046) for a continuous signal instead of spikes.
 
-1. Every patch of every channel is a token: a projection of its values plus the embedding of its unit, which here is
-the electrode of a session. 2. Learnt latents, repeated along time, attend to the tokens. 3. Latents attend to each
-other. 4. One query per frame, the session's embedding, attends to the latents and is read out. All attention knows time
-through rotations of queries, keys and, in 2 and 3, values.
+1. Every patch of every channel is a token: a projection of its values, weighted and shifted by two embeddings of its
+   unit, which here is the electrode of a session. A spike is its unit's embedding and nothing more; but what a value
+   means depends on the electrode, and a shift alone cannot turn its sign: without the weights the network learns
+   nothing from band powers (docs/baselines.md).
+2. Learnt latents, repeated along time, attend to the tokens.
+3. Latents attend to each other.
+4. One query per frame, the session's embedding, attends to the latents and is read out.
+
+All attention knows time through rotations of queries, keys and, in 2 and 3, values.
 
 Shapes: B batch, T frames, C channels, F features, N tokens, L latents, d width, H heads, K head width.
 """
@@ -158,6 +163,7 @@ class PoyoNetwork(nn.Module):
         self.window = max(self.patch, round(options.window_s * rate))
         self.embed = nn.Linear(self.patch * features, options.width)
         self.units = SessionTable(sessions, channels, options.width)
+        self.gains = SessionTable(sessions, channels, options.width, deviation=1.0)
         self.session = SessionTable(sessions, options.width)
         self.latents = nn.Parameter(0.02 * torch.randn(options.latents, options.width))
         self.encode = RotaryAttention(options, cross=True, turn_values=True)
@@ -181,10 +187,12 @@ class PoyoNetwork(nn.Module):
         patches = -(-frames // self.patch)
         padded = functional.pad(x, (0, 0, 0, 0, 0, patches * self.patch - frames))
         values = padded.unflatten(1, (patches, self.patch)).transpose(2, 3).flatten(3)  # (B, N / C, C, P F)
-        tokens = (self.embed(values) + self.units(session, batch)[:, None]).flatten(1, 2)  # (B, N, d)
+        gains, units = self.gains(session, batch)[:, None], self.units(session, batch)[:, None]  # (B, 1, C, d)
+        tokens = (self.embed(values) * gains + units).flatten(1, 2)  # (B, N, d)
         usable = mask[:, None].expand(-1, patches, -1).flatten(1)  # (B, N)
 
-        steps = -(-frames // max(1, round(self.options.latent_step_s * self.rate)))
+        # In seconds: an eighth of one is not a whole number of frames, and rounding it would add a step past the end.
+        steps = math.ceil(frames / self.rate / self.options.latent_step_s - 1e-6)
         at_tokens = self._rotation(patches, 0.5, self.patch / self.rate, channels, x)
         at_latents = self._rotation(steps, 0.5, self.options.latent_step_s, len(self.latents), x)
         at_frames = self._rotation(frames, 1.0, 1 / self.rate, 1, x)

@@ -20,17 +20,18 @@ from .windows import Batch, ValidationR2
 
 
 class SessionTable(nn.Module):
-    """One learnt tensor per session.
+    """One learnt tensor per session; all start alike, so that what electrodes share is found by all in the same place.
 
     Parameters
     ----------
     sessions : number of them.
     shape : of each tensor.
+    deviation : of its initial values.
     """
 
     def __init__(self, sessions: int, *shape: int, deviation: float = 0.02) -> None:
         super().__init__()
-        self.rows = nn.Parameter(deviation * torch.randn(sessions, *shape))
+        self.rows = nn.Parameter((deviation * torch.randn(1, *shape)).repeat(sessions, *[1] * len(shape)))
 
     def forward(self, session: torch.Tensor | None, batch: int) -> torch.Tensor:
         """Return (B, *shape) for the sessions' numbers (B,); None means the only session of a deployed network."""

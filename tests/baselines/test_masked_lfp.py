@@ -50,7 +50,9 @@ def sessions(session_maker: Any) -> list[SessionData]:
 
 def encoder(sessions: int = 2) -> PatchEncoder:
     torch.manual_seed(0)
-    return PatchEncoder(channels=5, features=3, rate=50, sessions=sessions, options=SMALL).eval()
+    made = PatchEncoder(channels=5, features=3, rate=50, sessions=sessions, options=SMALL).eval()
+    torch.nn.init.normal_(made.place.rows)
+    return made
 
 
 def test_patches_hold_neighbouring_channels_and_are_filled_up_with_zeros() -> None:

@@ -30,12 +30,15 @@ class Gained(nn.Module):
 
 def test_table_gives_each_session_its_row() -> None:
     table = SessionTable(3, 2)
+    torch.testing.assert_close(table.rows, table.rows[:1].expand(3, -1))  # all start alike
+    nn.init.normal_(table.rows)
     torch.testing.assert_close(table(torch.tensor([2, 0, 2]), 3), table.rows[[2, 0, 2]])
     torch.testing.assert_close(table(None, 2), table.rows[[0, 0]])
 
 
 def test_new_session_starts_at_the_mean_of_the_others() -> None:
     source, target = Gained(5), Gained(1)
+    nn.init.normal_(source.gain.rows)
     arrays = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
     load_pretrained(target, arrays)
     torch.testing.assert_close(target.gain.rows, source.gain.rows.mean(0, keepdim=True))
