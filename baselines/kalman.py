@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from realmbench.artifact import Artifact
-from realmbench.decoder import Context, Decoder, FlopCount, Stream
+from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Stream
 from realmbench.errors import RealmbenchError
 from realmbench.linear_gaussian import LinearGaussian
 from realmbench.metrics import r2_axis_mean
@@ -152,6 +152,12 @@ class Kalman(Decoder):
         # State times transition, frame times gain; difference, mean and sum are element by element.
         return FlopCount(2 * states * (states + values), elementwise=3 * values + states + len(self._y_mean))
 
+    def parameters(self) -> ParameterCount:
+        """Count what a step needs: transition and gain, the noise's memory, means and the values that are used."""
+        states, values = len(self.fitted(self._model).A), len(self._used)
+        count = states * (states + values) + 3 * values + len(self._y_mean)
+        return ParameterCount(count, count)
+
     @property
     def _place(self) -> slice:
         """Where in the state the present velocity stands."""
@@ -213,6 +219,16 @@ class KalmanSmoother(Kalman):
     causal: ClassVar[bool] = False
     look_ahead_s: ClassVar[float] = float("inf")
     _look_ahead: ClassVar[int | None] = None
+
+    def parameters(self) -> ParameterCount:
+        """Count the filter's, and the gain of the backward pass."""
+        count = super().parameters().deployed + len(self.fitted(self._model).A) ** 2
+        return ParameterCount(count, count)
+
+    def flops(self, session: Session) -> FlopCount:
+        # Backwards: the filtered state's own part, and the gain times the smoothed state after it.
+        states, forward = len(self.fitted(self._model).A), super().flops(session)
+        return FlopCount(forward.per_step + 4 * states**2, elementwise=forward.elementwise + 2 * states)
 
     def stream(self, session: Session) -> Stream:
         return Decoder.stream(self, session)

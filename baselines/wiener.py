@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Stre
 from realmbench.errors import RealmbenchError
 from realmbench.metrics import r2_axis_mean
 from realmbench.search import Choice, SearchDimension
-from realmbench.session import Session, SessionData
+from realmbench.session import Segment, Session, SessionData
 
 from .lagged import LagStream, apply_lagged, normal_equations, ridge_solution
 
@@ -46,6 +47,7 @@ class Wiener(Decoder):
     """
 
     causal: ClassVar[bool] = True
+    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.baselines.lagged",)
     Options: ClassVar[type[BaseModel]] = WienerOptions
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "decoder.history_s": Choice((0.06, 0.12, 0.24, 0.42, 0.6)),
@@ -53,6 +55,7 @@ class Wiener(Decoder):
     }
     options: WienerOptions
     _weights: np.ndarray | None = None
+    _strength: float
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         with context.phase("fit"):
@@ -65,6 +68,7 @@ class Wiener(Decoder):
                 best = max(best, (score, strength, weights), key=lambda candidate: candidate[0])
                 context.on_progress("wiener: choosing the ridge strength", (number + 1) / len(self.options.strengths))
             _, strength, weights = best
+            self._strength = strength
             if not np.isfinite(best[0]):
                 raise RealmbenchError("wiener: no ridge strength gives a finite validation R2; is the target constant?")
             if len(self.options.strengths) > 1 and strength in (
@@ -117,7 +121,7 @@ class CascadeOptions(WienerOptions):
 
     Attributes
     ----------
-    degrees : of the polynomial, to choose from by validation R2; 1 rescales the linear prediction.
+    degrees : of the polynomial, to choose from by validation R2; the linear prediction as it is is one more.
     """
 
     degrees: tuple[Annotated[int, Field(ge=1, le=HIGHEST_DEGREE)], ...] = Field((1, 2, 3), min_length=1)
@@ -126,8 +130,9 @@ class CascadeOptions(WienerOptions):
 class WienerCascade(Wiener):
     """Wiener cascade: a Wiener filter and, on each of its outputs, a polynomial (Hunter & Korenberg 1986).
 
-    The polynomial is fitted on training predictions, its degree chosen on validation. Linear predictions are clipped to
-    the range that training has seen: a cubic runs away beyond it.
+    The polynomial is fitted on training predictions of filters that have not seen the segment they predict: a ridge
+    shrinks the others, and a polynomial would undo it. Linear predictions are clipped to the range that training has
+    seen, because a cubic runs away beyond it. The cascade never ends below the Wiener filter on validation.
     """
 
     Options: ClassVar[type[BaseModel]] = CascadeOptions
@@ -138,22 +143,38 @@ class WienerCascade(Wiener):
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         super().adapt(session, context)
         with context.phase("fit"):
-            reach, filtered = int(self._lags[-1]), super().predict
-            linear = np.concatenate([filtered(segment.x, session)[reach:] for segment in session.train])
-            truth = np.concatenate([segment.y[reach:] for segment in session.train])
-            self._range = np.stack([linear.min(0), linear.max(0)])
-            validation = [(filtered(part.x, session)[part.warm_up :], part) for part in session.validation]
+            linear, truth = self._held_out_predictions(session.train)
+            validation = [(super(WienerCascade, self).predict(part.x, session), part) for part in session.validation]
+            validation = [(prediction[part.warm_up :], part) for prediction, part in validation]
             known = np.concatenate([part.y[part.warm_up :] for _, part in validation])
-            best = -np.inf
+            unbent = np.concatenate([prediction for prediction, _ in validation])
+            # The line as it is: no bend and no limit.
+            best = r2_axis_mean(known, unbent)
+            self._powers = np.zeros((HIGHEST_DEGREE + 1, truth.shape[1]), np.float32)
+            self._powers[1] = 1
+            self._range = np.full((2, truth.shape[1]), [[-np.inf], [np.inf]], np.float32)
+            limits = np.stack([linear.min(0), linear.max(0)])
             for degree in self.options.degrees:
                 powers = np.zeros((HIGHEST_DEGREE + 1, truth.shape[1]), np.float32)
                 for axis in range(truth.shape[1]):
                     powers[: degree + 1, axis] = np.polynomial.polynomial.polyfit(
                         linear[:, axis], truth[:, axis], degree
                     )
-                bent = np.concatenate([_bend(part, powers, self._range) for part, _ in validation])
-                if (score := r2_axis_mean(known, bent)) > best:
-                    best, self._powers = score, powers
+                score = r2_axis_mean(known, _bend(unbent, powers, limits))
+                if score > best:
+                    best, self._powers, self._range = score, powers, limits
+
+    def _held_out_predictions(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
+        """Return predictions of every training segment by the filter fitted to the others, and the truth."""
+        parts = list(segments) if len(segments) > 1 else _halves(segments[0])
+        reach = int(self._lags[-1])
+        predictions, truths = [], []
+        for number, part in enumerate(parts):
+            gram, cross, x_mean, y_mean = normal_equations(parts[:number] + parts[number + 1 :], self._lags)
+            weights = ridge_solution(gram, cross, self._strength)
+            predictions.append(apply_lagged(part.x, self._lags, weights, y_mean - x_mean @ weights)[reach:])
+            truths.append(part.y[reach:])
+        return np.concatenate(predictions), np.concatenate(truths)
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
         return _bend(super().predict(x, session), self.fitted(self._powers), self._range)
@@ -192,6 +213,12 @@ class WienerSmoother(Wiener):
 
     def stream(self, session: Session) -> Stream:
         return Decoder.stream(self, session)
+
+
+def _halves(segment: Segment) -> list[Segment]:
+    middle = len(segment) // 2
+    return [replace(segment, x=segment.x[part], y=segment.y[part], privileged=segment.privileged[part])
+            for part in (slice(None, middle), slice(middle, None))]  # fmt: skip
 
 
 def _bend(linear: np.ndarray, powers: np.ndarray, limits: np.ndarray) -> np.ndarray:

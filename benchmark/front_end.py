@@ -29,6 +29,8 @@ POWER_FLOOR = 1e-2
 SMOOTHING_S = 0.02
 # Bands that reach above this share of the sampling rate are left out, clear of the amplifier's own anti-alias filter.
 MAX_BAND_SHARE = 0.4
+# Spike bins that make up a frame, at most: a sum of very many, as a recursive filter, would lose its digits.
+MOST_BINS = 60
 # Raw samples handled at once: bounds the memory at about 50 MB per 96 channels.
 CHUNK_VALUES = 6_000_000
 
@@ -69,7 +71,7 @@ class Feature:
         from scipy.signal import butter, tf2sos
 
         if self.order == 0:
-            taps = round(sampling_rate / (2 * self.high))
+            taps = round(sampling_rate / (2 * self.high))  # a whole number: `FrontEnd.available` has seen to it
             return tf2sos(np.ones(taps), np.eye(1, taps)[0]), None
         if self.low == 0:
             band = butter(self.order, self.high, "lowpass", fs=sampling_rate, output="sos")
@@ -105,8 +107,16 @@ class FrontEnd:
 
         Raises
         ------
-        RecordingError : not a single one.
+        RecordingError : not a single one; or spike bins that do not fill a frame.
         """
+        if self.kind == "spikes":
+            bins = sampling_rate / self.rate
+            if abs(bins - round(bins)) > 1e-6 or not 1 <= round(bins) <= MOST_BINS:
+                raise RecordingError(
+                    f"front end {self.name} adds up spikes of {1000 / self.rate:g} ms and needs counts in bins of that "
+                    f"divided by a whole number up to {MOST_BINS}, not in bins of {1000 / sampling_rate:g} ms"
+                )
+            return self.features
         kept = tuple(feature for feature in self.features if feature.high <= MAX_BAND_SHARE * sampling_rate)
         if not kept or sampling_rate < 2 * self.rate:
             raise RecordingError(

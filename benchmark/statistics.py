@@ -218,7 +218,9 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
         training_seconds=float(np.mean([record.training_seconds for record in records])),
         training_seconds_with_artifacts=float(np.mean([record.training_seconds_with_artifacts for record in records])),
         # The first records counted matrix products alone; half a count is shown as none.
-        flops_per_step=None if first.flops_elementwise is None else first.flops_per_step + first.flops_elementwise,
+        flops_per_step=None
+        if first.flops_elementwise is None or first.flops_uncounted
+        else first.flops_per_step + first.flops_elementwise,
         latency_p50_us=float(np.median([latency.p50 for latency in latencies])) if latencies else None,
         latency_p95_us=float(np.median([latency.p95 for latency in latencies])) if latencies else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
@@ -18,16 +18,12 @@ from realmbench.training.masking import MaskingOptions
 from realmbench.training.network_decoder import NetworkDecoder, load_arrays_into, supervised
 
 from .distillation import DistillationOptions, distil_student, train_pooled
-from .encoder import ATTENTION_S, PRESETS, EncoderConfig, RealmEncoder, RealmNetwork
+from .encoder import PRESETS, EncoderConfig, RealmEncoder, RealmNetwork
 from .pretraining import pretrain_teacher
 
 
 class ScratchOptions(BaseModel):
-    """The network: width, depth and state of its Mamba-2 blocks.
-
-    With ``backbone=transformer`` the causal network has attention layers of the same number of parameters, each looking
-    back ``attention_s`` seconds.
-    """
+    """The network: width, depth and state of its Mamba-2 blocks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,14 +33,6 @@ class ScratchOptions(BaseModel):
     headdim: int = Field(32, ge=1)
     d_state: int = Field(32, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
-    backbone: Literal["mamba2", "transformer"] = "mamba2"
-    attention_s: float | None = Field(None, gt=0)
-
-    @model_validator(mode="after")
-    def _attention_applies(self) -> ScratchOptions:
-        if self.attention_s is not None and self.backbone != "transformer":
-            raise ValueError("attention_s applies to decoder.backbone=transformer only")
-        return self
 
     @model_validator(mode="after")
     def _heads_fit(self) -> ScratchOptions:
@@ -69,6 +57,12 @@ class StudentOptions(TeacherOptions):
     """Everything: the network of student and teacher, masking, distillation and fine-tuning."""
 
     distillation: DistillationOptions = DistillationOptions()
+
+
+class TransformerStudentOptions(StudentOptions):
+    """Everything, and how far back an attention layer of the student looks."""
+
+    attention_s: float = Field(2.0, gt=0)
 
 
 class FinetuneTrainOptions(BaseModel):
@@ -144,9 +138,6 @@ class _Realm(NetworkDecoder):
             headdim=options.headdim,
             d_state=options.d_state,
             dropout=options.dropout,
-            # The teacher has one backbone, so that students of both share it.
-            backbone=options.backbone if causal else "mamba2",
-            attention_s=(options.attention_s if causal else None) or ATTENTION_S,
         )
 
     def build(self, session: Session) -> nn.Module:
@@ -257,10 +248,14 @@ class RealmStudent(RealmPooled):
 class RealmStudentTransformer(RealmStudent):
     """Control: the same teacher, recipe and number of parameters with an attention backbone in Mamba-2's place."""
 
-    presets: ClassVar[Mapping[str, Preset]] = {
-        name: preset.model_copy(update={"decoder": {**preset.decoder, "backbone": "transformer"}})
-        for name, preset in RealmStudent.presets.items()
-    }
+    Options: ClassVar[type[BaseModel]] = TransformerStudentOptions
+    options: TransformerStudentOptions
+    presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "student", "finetune")
+
+    def encoder_config(self, session: Session, causal: bool) -> EncoderConfig:
+        """Describe the student with attention layers; the teacher is everybody's."""
+        config = super().encoder_config(session, causal)
+        return config.model_copy(update={"attention_s": self.options.attention_s}) if causal else config
 
 
 class RealmTeacher(_Pretrained):

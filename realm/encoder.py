@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -14,9 +14,8 @@ from realmbench.networks.attention import TransformerLayer
 from .mamba2 import BidirectionalMixer, Mamba2Mixer, MixerState
 from .tokenizer import NeuralTokenizer, TokenizerState
 
-# Attention layers: width of a head, and how far back a layer looks where nothing else is said.
+# Width of a head of attention layers.
 HEAD_WIDTH = 32
-ATTENTION_S = 2.0
 # Sizes by preset; teacher and student are equally wide and deep.
 PRESETS = {
     "tiny": {"d_model": 32, "layers": 1, "headdim": 32, "d_state": 16},
@@ -34,8 +33,8 @@ class EncoderConfig(BaseModel):
     causal : causal student or bidirectional teacher.
     d_model, layers, expand, headdim, d_state : of the blocks.
     dropout : on the output of every block.
-    backbone : Mamba-2 blocks, or in a causal encoder attention layers with as many parameters.
-    attention_s : window of the attention layers.
+    attention_s : None for Mamba-2 blocks; else a causal encoder has attention layers with as many parameters, and this
+        is their window.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,8 +49,7 @@ class EncoderConfig(BaseModel):
     headdim: int
     d_state: int
     dropout: float
-    backbone: Literal["mamba2", "transformer"] = "mamba2"
-    attention_s: float = ATTENTION_S
+    attention_s: float | None = None
 
 
 class EncoderOutput(NamedTuple):
@@ -100,6 +98,7 @@ def attention_block(config: EncoderConfig) -> TransformerLayer:
     ------
     OptionError : attention alone is larger than the block.
     """
+    assert config.attention_s is not None
     width = config.d_model
     with torch.device("meta"):
         wanted = sum(parameter.numel() for parameter in Block(config).parameters())
@@ -117,7 +116,7 @@ class RealmEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = NeuralTokenizer(config.channels, config.features, config.d_model, config.causal, config.rate)
-        make = attention_block if config.backbone == "transformer" else Block
+        make = Block if config.attention_s is None else attention_block
         self.blocks = nn.ModuleList(make(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from realmbench.decoder import DECODERS
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"benchmark": "realmbench", "datasets": "realmbench.datasets", "baselines": "realmbench.baselines"}
 FOLDERS["realm"] = "realmbench.realm"
@@ -130,3 +132,23 @@ def test_benchmark_names_no_dataset_and_no_decoder() -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         }
         assert not strings & names, f"{path} names {strings & names}"
+
+
+# Where what decides a decoder's numbers may lie besides its own module; the harness's own modules are in every key.
+NUMBERS = ("realmbench.training", "realmbench.networks", "realmbench.linear_gaussian", "realmbench.baselines.",
+           "realmbench.realm.")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DECODERS.names())
+def test_old_results_are_dropped_when_anything_that_made_them_changes(name: str) -> None:
+    """`depends_on` covers every module of ours that a decoder's module imports, and what those import in turn."""
+    decoder_class = DECODERS.get(name)
+    covered = (decoder_class.__module__, *decoder_class.depends_on)
+    paths, waiting, seen = dict(MODULES), [decoder_class.__module__], set()
+    while waiting:
+        module = waiting.pop()
+        for other in imported(module, paths[module]):
+            if other in paths and other.startswith(NUMBERS) and other not in seen:
+                seen.add(other)
+                waiting.append(other)
+                assert any(other == part or other.startswith(f"{part}.") for part in covered), other

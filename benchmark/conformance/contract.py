@@ -72,6 +72,16 @@ def parameters_are_declared(c: Candidate) -> str:
     return f"{count.deployed:,} deployed, {count.trained:,} of them trained on the session"
 
 
+def operations_are_counted(c: Candidate) -> str:
+    """Every operation of a frame is in the count."""
+    count = c.decoder.flops(c.session)
+    if count.per_step < 0 or count.elementwise < 0:
+        raise Failed(f"{count.per_step} + {count.elementwise} operations per frame are declared")
+    if count.uncounted:
+        raise Failed(f"operations without a formula: {', '.join(count.uncounted)}; see realmbench.training.flops")
+    return f"{count.per_step:,} in products, {count.elementwise:,} element by element"
+
+
 def saved_and_loaded(c: Candidate) -> str:
     """A saved decoder comes back with the same predictions, parameters and configuration."""
     path = c.decoder.save(c.folder / "decoder.safetensors", c.session)
@@ -218,6 +228,7 @@ CONTRACT: dict[str, Callable[[Candidate], str]] = {
     "wrong input refused": wrong_input_is_refused,
     "calls independent": calls_are_independent,
     "listens to the LFP": listens,
+    "operations counted": operations_are_counted,
     "stream equals predict": stream_equals_predict,
     "stream in constant memory": stream_memory_is_constant,
 }

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
@@ -18,7 +19,7 @@ MEMORY_OPERATIONS = {
     "_to_copy", "_unsafe_view", "cat", "clone", "constant_pad_nd", "copy_", "detach", "empty", "empty_like", "fill_",
     "flip", "full", "index", "lift_fresh", "new_empty", "new_zeros", "ones", "ones_like", "repeat", "roll",
     "scalar_tensor", "split", "split_with_sizes", "stack", "tril", "zeros", "zeros_like", "zero_", "arange",
-    "resize_", "set_", "transpose_", "unsafe_split", "unsafe_split_with_sizes",
+    "resize_", "set_", "transpose_", "unsafe_split", "unsafe_split_with_sizes", "logspace", "gather", "scatter",
 }  # fmt: skip
 
 
@@ -34,7 +35,7 @@ ELEMENTWISE = {
 # difference, exponential, sum, quotient.
 PER_INPUT_ELEMENT = {
     "amax": 1, "amin": 1, "cumsum": 1, "linalg_vector_norm": 2, "mean": 1, "native_layer_norm": 8, "sum": 1, "var": 3,
-    "_softmax": 5, "_log_softmax": 5,
+    "_softmax": 5, "_log_softmax": 5, "_safe_softmax": 5,
 }  # fmt: skip
 
 
@@ -81,7 +82,8 @@ def count_flops(call: Callable[[], Any], steps: int = 1) -> FlopCount:
     ------
     RuntimeError : a fused recurrent layer could not be taken apart, so that its products would go uncounted.
     """
-    with torch.no_grad(), _without_fused_layers():
+    # The counter has formulas for attention as matrix products, not for every fused kernel of it.
+    with torch.no_grad(), _without_fused_layers(), sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as counter:
             call()
         with _Elementwise() as rest:

@@ -36,7 +36,7 @@ class SessionTable(nn.Module):
     def forward(self, session: torch.Tensor | None, batch: int) -> torch.Tensor:
         """Return (B, *shape) for the sessions' numbers (B,); None means the only session of a deployed network."""
         if session is None:
-            return self.rows[:1].expand(batch, *self.rows.shape[1:])
+            session = torch.zeros(batch, dtype=torch.long, device=self.rows.device)
         return self.rows[session]
 
 

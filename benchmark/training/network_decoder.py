@@ -21,8 +21,9 @@ from .flops import count_flops
 from .windows import Batch, ValidationR2
 
 Made = TypeVar("Made")
-# Frames (10 s at 50 Hz) that run before a stream's step is counted, or are counted where a decoder has no stream.
-FLOP_FRAMES = 500
+# Frames that run before a stream's step is counted (10 s at 50 Hz), and the record (a minute) by which the operations
+# of a decoder without a stream are counted: long enough for what its first window costs to average out.
+FILLING_FRAMES, COUNTED_FRAMES = 500, 3000
 
 
 class NetworkDecoder(Decoder):
@@ -85,11 +86,11 @@ class NetworkDecoder(Decoder):
         if self.causal:
             running = self.stream(session)
             frame = np.zeros((session.channels, session.features), np.float32)
-            for _ in range(FLOP_FRAMES):
+            for _ in range(FILLING_FRAMES):
                 running.step(frame)  # attention costs its full price once its window is full
             return count_flops(lambda: running.step(frame))
-        frames = np.zeros((FLOP_FRAMES, session.channels, session.features), np.float32)
-        return count_flops(lambda: self.predict(frames, session), FLOP_FRAMES)
+        frames = np.zeros((COUNTED_FRAMES, session.channels, session.features), np.float32)
+        return count_flops(lambda: self.predict(frames, session), COUNTED_FRAMES)
 
 
 class NetworkStream(Stream):

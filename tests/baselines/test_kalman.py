@@ -136,6 +136,17 @@ def test_reaches_the_ceiling_of_its_own_world(cls: type[Kalman], context: Contex
     assert -3 < errors_from_ceiling(dataset, cls, ["s0-test-0", "s1-test-0"], context) < 3
 
 
+def test_the_true_lead_is_worth_something_on_the_twin(context: Context) -> None:
+    """The ceiling is reached within errors of any lead near the true 120 ms; which one is right, the scores tell."""
+    prepared = prepare_session(open_dataset("synthetic-lds:velocity"), "s1-test-3", BlockedV1(), front_end("lfp100"))
+    scores = []
+    for lead in (0.12, 0.0):
+        decoder = Kalman("small", {"order": 4, "lead_s": lead, "coloured": False})
+        decoder.adapt(prepared.data, context)
+        scores.append(evaluate(decoder, prepared).metrics["r2_axis_mean"])
+    assert scores[0] > scores[1] + 0.005
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", [Kalman, KalmanSmoother])
 def test_reaches_the_ceiling_in_all_sessions(cls: type[Kalman], context: Context) -> None:

@@ -24,10 +24,17 @@ def test_frames_are_the_counts_of_their_20_ms() -> None:
     np.testing.assert_allclose(frames[..., 0], expected, atol=1e-5)
 
 
-def test_counts_at_any_bin_width_add_up() -> None:
-    counts = np.random.default_rng(0).poisson(0.1, (4000, 3)).astype(np.uint8)
-    frames = front_end("spikes50").apply(counts, 1000.0)
-    np.testing.assert_allclose(frames[..., 0], counts.reshape(-1, 20, 3).sum(1), atol=1e-4)
+@pytest.mark.parametrize("bins", [1, 2, 4, 5, 20, 60])
+def test_counts_of_any_bin_width_add_up(bins: int) -> None:
+    counts = np.random.default_rng(0).poisson(0.1, (200 * bins, 3)).astype(np.uint8)
+    frames = front_end("spikes50").apply(counts, 50.0 * bins)
+    np.testing.assert_allclose(frames[..., 0], counts.reshape(-1, bins, 3).sum(1), atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [125.0, 30_000.0, 25.0])
+def test_bins_that_do_not_fill_a_frame_are_refused(rate: float) -> None:
+    with pytest.raises(RecordingError, match="divided by a whole number"):
+        front_end("spikes50").apply(np.zeros((1000, 3), np.uint8), rate)
 
 
 def test_silent_units_are_left_out() -> None:

@@ -99,8 +99,8 @@ def test_attention_backbone_has_the_size_of_the_mamba_one(preset: str) -> None:
     """Within what one unit of its perceptron, three times the width, can make of it."""
     shape = {"channels": 4, "features": 2, "rate": 50, "causal": True, "expand": 2, "dropout": 0.0, **PRESETS[preset]}
     sizes = [
-        sum(parameter.numel() for parameter in RealmEncoder(EncoderConfig(**shape, backbone=backbone)).parameters())
-        for backbone in ("mamba2", "transformer")
+        sum(parameter.numel() for parameter in RealmEncoder(EncoderConfig(**shape, attention_s=window)).parameters())
+        for window in (None, 1.0)
     ]
     assert abs(sizes[0] - sizes[1]) <= shape["layers"] * 1.5 * shape["d_model"]
     assert abs(sizes[0] / sizes[1] - 1) < 0.01
@@ -109,7 +109,7 @@ def test_attention_backbone_has_the_size_of_the_mamba_one(preset: str) -> None:
 def test_attention_backbone_without_room_for_a_perceptron_is_refused() -> None:
     config = EncoderConfig(
         channels=4, features=2, rate=50, causal=True, d_model=64, layers=1, expand=1, headdim=64, d_state=4,
-        dropout=0.0, backbone="transformer",
+        dropout=0.0, attention_s=1.0,
     )  # fmt: skip
     with pytest.raises(OptionError, match="leaves none to a perceptron"):
         RealmEncoder(config)
