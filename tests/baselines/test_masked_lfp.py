@@ -11,12 +11,15 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from realmbench.artifact import ArtifactStore
+from realmbench.artifact import ArtifactStore, load_arrays
 from realmbench.baselines import masked_lfp
 from realmbench.baselines.masked_lfp import MaskedLfp, MaskedLfpDistilled
 from realmbench.baselines.masked_network import MaskedAutoencoder, MaskedOptions, PatchEncoder
 from realmbench.decoder import Context
 from realmbench.session import Segment, SessionData
+from realmbench.training.loop import FitResult
+from realmbench.training.masking import block_mask
+from realmbench.training.windows import Batch, WindowSampler
 
 SMALL = MaskedOptions(patch=2, width=16, heads=2, layers=1, window_s=1.0, dropout=0.0)
 QUICK = {"pretrain.updates": 30, "pretrain.evaluate_every": 10, "pretrain.window_s": 1.0, "finetune.updates": 0}
@@ -85,8 +88,6 @@ def test_tokens_carry_their_own_time_and_session() -> None:
     with torch.no_grad():
         first, second = model(x, torch.tensor([0])), model(x, torch.tensor([1]))
         assert (first - second).abs().max() > 1e-4
-        # Attention knows differences of time alone: shifting the record by one frame shifts the middle of the output.
-        assert first.shape == (1, 20, 16)
         torch.testing.assert_close(model(x), model(x, torch.tensor([0])))
 
 
@@ -164,3 +165,86 @@ def test_distillation_brings_the_student_to_the_spike_teacher(sessions: list[Ses
     ]  # fmt: skip
     other = MaskedLfpDistilled("tiny", {"spike_patch": 2}, train).pretrain([*fewer, sessions[1]], context)
     assert np.abs(other.arrays["embed.weight"] - artifact.arrays["embed.weight"]).max() > 1e-4
+
+
+def test_predictor_equals_a_plain_one_that_reorders_nothing(sessions: list[SessionData]) -> None:
+    """Token by token: what is visible is read with its own time, what is hidden asked for with its own patch."""
+    torch.manual_seed(2)
+    model = MaskedAutoencoder(encoder(), SMALL).eval()
+    x, session = torch.randn(2, 12, 5, 3), torch.tensor([1, 0])
+    hidden = torch.stack([torch.randperm(36).view(12, 3) < 20 for _ in range(2)])
+    with torch.no_grad():
+        actual = model(x, session, hidden)
+        for row in range(2):
+            tokens = model.encoder.embed(model.encoder.patched(x[row : row + 1]))[0]  # (T, S, d)
+            tokens = tokens + model.encoder.place.rows[session[row]]
+            seen = [(t, s) for t in range(12) for s in range(3) if not hidden[row, t, s]]
+            times = torch.tensor([[t for t, _ in seen]])
+            code = torch.stack([tokens[t, s] for t, s in seen])[None]
+            for layer in model.encoder.layers:
+                code = layer(code, times)
+            code = model.project(model.encoder.norm(code))[0]
+            asked = model.mask_token + model.project(model.encoder.place.rows[session[row]])
+            grid = [code[seen.index((t, s))] if (t, s) in seen else asked[s] for t in range(12) for s in range(3)]
+            filled = torch.stack(grid)[None]
+            for layer in model.layers:
+                filled = layer(filled, torch.arange(12).repeat_interleave(3)[None])
+            expected = model.output(model.norm(filled))[0].view(12, 3, -1)
+            torch.testing.assert_close(actual[row], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_time_is_that_of_the_frame_for_every_patch() -> None:
+    """Two patches that hold the same and mean the same cannot be told apart: their tokens have the same time."""
+    model = encoder()
+    with torch.no_grad():
+        model.place.rows[:, 1] = model.place.rows[:, 0]
+        x = torch.randn(1, 20, 5, 3)
+        swapped = x[:, :, [2, 3, 0, 1, 4]]
+        torch.testing.assert_close(model(x), model(swapped), atol=1e-5, rtol=1e-4)
+
+
+def test_error_is_that_of_hidden_values_of_usable_channels(
+    sessions: list[SessionData], context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With predictions of zero it is the mean square of the frames that are hidden, dead channels left out."""
+    captured: list[tuple[torch.Tensor, Batch, torch.Tensor]] = []
+    masks: list[torch.Tensor] = []
+
+    def capture(model: Any, kind: str, loss: Any, validation: Any, *rest: Any) -> FitResult:
+        batch = WindowSampler(sessions, 1.0, 4, np.random.default_rng(0), "cpu").draw()
+        batch = replace(batch, mask=torch.tensor([[True, False, True]]).expand(4, -1))
+        monkeypatch.setattr(model, "forward", lambda x, session, hidden: torch.zeros(*hidden.shape, 2 * 2))
+        captured.append((loss(batch), batch, masks[-1]))
+        return FitResult([], 0.0)
+
+    def noted(*arguments: Any) -> torch.Tensor:
+        masks.append(block_mask(*arguments))
+        return masks[-1]
+
+    monkeypatch.setattr(masked_lfp, "_fitted", capture)
+    monkeypatch.setattr(masked_lfp, "block_mask", noted)
+    MaskedLfp("tiny", {"patch": 2}, QUICK).pretrain(sessions, context)
+    value, batch, rows = captured[0]
+    hidden = rows.view(4, 2, 50).transpose(1, 2)  # patches hold channels 0 and 1, and 2
+    squares = batch.x.square()
+    expected = torch.cat([squares[:, :, 0][hidden[..., 0]], squares[:, :, 2][hidden[..., 1]]]).mean()
+    torch.testing.assert_close(value, expected)
+
+
+def test_student_learns_from_the_teacher_of_the_artifact(
+    sessions: list[SessionData], context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[PatchEncoder] = []
+    original = MaskedLfpDistilled._distil
+
+    def distil(self: Any, teacher: PatchEncoder, *rest: Any) -> Any:
+        seen.append(teacher)
+        return original(self, teacher, *rest)
+
+    monkeypatch.setattr(MaskedLfpDistilled, "_distil", distil)
+    train = {**QUICK, "teacher.updates": 10, "teacher.evaluate_every": 5}
+    artifact = MaskedLfpDistilled("tiny", {"spike_patch": 2}, train).pretrain(sessions[:2], context)
+    [parent] = artifact.record.parents
+    stored = load_arrays(context.artifacts.folder / f"masked-spikes-{parent}.safetensors")[0]
+    for name, tensor in seen[0].state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), stored[name])
