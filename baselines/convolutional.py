@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn import functional
 
-from realmbench.decoder import Preset
+from realmbench.decoder import Preset, tuned
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.session import Session
 from realmbench.training.network_decoder import NetworkDecoder
@@ -125,13 +125,22 @@ class Tcn(NetworkDecoder):
     causal: ClassVar[bool] = True
     Options: ClassVar[type[BaseModel]] = TcnOptions
     options: TcnOptions
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "tiny": Preset(
-            decoder={"width": 32, "blocks": 3}, train={"updates": 200, "evaluate_every": 25, "window_s": 3.0}
-        ),
-        "small": Preset(decoder={"width": 64}, train={"updates": 1000}),
-        "paper": Preset(decoder={"width": 256, "blocks": 6}, train={"updates": 3000}),
-    }
+    # Found by `realmbench tune` (results/tuning).
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        {
+            "tiny": Preset(
+                decoder={"width": 32, "blocks": 3}, train={"updates": 200, "evaluate_every": 25, "window_s": 3.0}
+            ),
+            "small": Preset(decoder={"width": 64}, train={"updates": 1000}),
+            "paper": Preset(decoder={"width": 256, "blocks": 6}, train={"updates": 3000}),
+        },
+        {
+            "train.learning_rate": 0.00089,
+            "train.weight_decay": 0.0144,
+            "decoder.dropout": 0.1,
+            "decoder.kernel": 5,
+        },
+    )
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.learning_rate": Range(3e-4, 1e-2, log=True),
         "train.weight_decay": Range(1e-4, 1e-1, log=True),

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from realmbench.artifact import Artifact
-from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Stream
+from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Preset, Stream, tuned
 from realmbench.errors import RealmbenchError
 from realmbench.linear_gaussian import LinearGaussian
 from realmbench.metrics import r2_axis_mean
@@ -83,6 +83,15 @@ class Kalman(Decoder):
         "decoder.lead_s": Choice((0.0, 0.06, 0.12, 0.2)),
         "decoder.coloured": Choice((True, False)),
     }
+    # Found by `realmbench tune` (results/tuning).
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        Decoder.presets,
+        {
+            "decoder.order": 5,
+            "decoder.lead_s": 0.0,
+            "decoder.coloured": False,
+        },
+    )
     options: KalmanOptions
     # Frames after the present that an estimate uses; None means all.
     _look_ahead: ClassVar[int | None] = 0
@@ -218,6 +227,14 @@ class KalmanSmoother(Kalman):
 
     causal: ClassVar[bool] = False
     look_ahead_s: ClassVar[float] = float("inf")
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        Decoder.presets,
+        {
+            "decoder.order": 8,
+            "decoder.lead_s": 0.0,
+            "decoder.coloured": False,
+        },
+    )
     _look_ahead: ClassVar[int | None] = None
 
     def parameters(self) -> ParameterCount:

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from realmbench.artifact import Artifact, Trained
-from realmbench.decoder import Context, Preset
+from realmbench.decoder import Context, Preset, tuned
 from realmbench.errors import RealmbenchError
 from realmbench.metrics import r2_axis_mean
 from realmbench.search import Choice, Range, SearchDimension
@@ -124,7 +124,16 @@ class MaskedLfp(NetworkDecoder):
     )
     Options: ClassVar[type[BaseModel]] = MaskedLfpOptions
     TrainOptions: ClassVar[type[BaseModel]] = MaskedTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = _presets("pretrain")
+    # Found by `realmbench tune` (results/tuning).
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        _presets("pretrain"),
+        {
+            "train.pretrain.learning_rate": 0.00894,
+            "train.finetune.learning_rate": 0.00411,
+            "decoder.dropout": 0.3,
+            "decoder.masking.share": 0.6,
+        },
+    )
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.pretrain.learning_rate": Range(3e-4, 1e-2, log=True),
         "train.finetune.learning_rate": Range(1e-4, 1e-2, log=True),
@@ -188,7 +197,15 @@ class MaskedLfpDistilled(MaskedLfp):
     privileged: ClassVar[str | None] = "spikes50"
     Options: ClassVar[type[BaseModel]] = DistilledOptions
     TrainOptions: ClassVar[type[BaseModel]] = DistilledTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "pretrain")
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        _presets("teacher", "pretrain"),
+        {
+            "train.pretrain.learning_rate": 0.00894,
+            "train.finetune.learning_rate": 0.00411,
+            "decoder.dropout": 0.3,
+            "decoder.masking.share": 0.6,
+        },
+    )
     options: DistilledOptions
     train_options: DistilledTrainOptions
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from realmbench.artifact import Artifact
-from realmbench.decoder import Context, Preset
+from realmbench.decoder import Context, Preset, tuned
 from realmbench.errors import RealmbenchError
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.seeds import stream_seed
@@ -78,7 +78,16 @@ class Poyo(NetworkDecoder):
     )
     Options: ClassVar[type[BaseModel]] = PoyoOptions
     TrainOptions: ClassVar[type[BaseModel]] = PoyoTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = PRESETS
+    # Found by `realmbench tune` (results/tuning).
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        PRESETS,
+        {
+            "train.pretrain.learning_rate": 0.00894,
+            "train.finetune.learning_rate": 0.00411,
+            "decoder.dropout": 0.3,
+            "decoder.patch_s": 0.1,
+        },
+    )
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.pretrain.learning_rate": Range(3e-4, 1e-2, log=True),
         "train.finetune.learning_rate": Range(1e-4, 1e-2, log=True),

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from realmbench.decoder import Preset
+from realmbench.decoder import Preset, tuned
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.session import Session
 from realmbench.training.network_decoder import NetworkDecoder
@@ -75,6 +75,13 @@ class RecurrentNetwork(nn.Module):
         return self.dropout(self.input(x.flatten(2)))  # (B, T, H)
 
 
+SIZES = {
+    "tiny": Preset(decoder={"hidden": 32}, train={"updates": 200, "evaluate_every": 25, "window_s": 3.0}),
+    "small": Preset(decoder={"hidden": 64}, train={"updates": 1000}),
+    "paper": Preset(decoder={"hidden": 256, "layers": 2}, train={"updates": 3000}),
+}
+
+
 class _Recurrent(NetworkDecoder):
     """What the recurrent decoders share."""
 
@@ -82,11 +89,6 @@ class _Recurrent(NetworkDecoder):
     causal: ClassVar[bool] = True
     Options: ClassVar[type[BaseModel]] = RecurrentOptions
     options: RecurrentOptions
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "tiny": Preset(decoder={"hidden": 32}, train={"updates": 200, "evaluate_every": 25, "window_s": 3.0}),
-        "small": Preset(decoder={"hidden": 64}, train={"updates": 1000}),
-        "paper": Preset(decoder={"hidden": 256, "layers": 2}, train={"updates": 3000}),
-    }
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.learning_rate": Range(3e-4, 1e-2, log=True),
         "train.weight_decay": Range(1e-4, 1e-1, log=True),
@@ -104,18 +106,46 @@ class Gru(_Recurrent):
     """Causal gated recurrent network (Cho et al. 2014), trained on the held-out session alone."""
 
     cell = nn.GRU
+    # Found by `realmbench tune` (results/tuning).
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        SIZES,
+        {
+            "train.learning_rate": 0.002,
+            "train.weight_decay": 0.01,
+            "decoder.dropout": 0.2,
+            "decoder.layers": 1,
+        },
+    )
 
 
 class Lstm(_Recurrent):
     """Causal long short-term memory network (Hochreiter & Schmidhuber 1997; for LFP Ahmadi et al. 2019)."""
 
     cell = nn.LSTM
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        SIZES,
+        {
+            "train.learning_rate": 0.00269,
+            "train.weight_decay": 0.000116,
+            "decoder.dropout": 0.3,
+            "decoder.layers": 1,
+        },
+    )
 
 
 class SpikeGru(Gru):
     """Reference: the same GRU on spike counts in bins of 20 ms, for what giving spikes up costs."""
 
     inputs: ClassVar[tuple[str, ...]] = ("spikes",)
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        SIZES,
+        {
+            "train.learning_rate": 0.00681,
+            "train.weight_decay": 0.0587,
+            "decoder.dropout": 0.2,
+            "decoder.layers": 2,
+        },
+    )
 
 
 class BiGru(_Recurrent):
@@ -124,3 +154,12 @@ class BiGru(_Recurrent):
     cell = nn.GRU
     causal: ClassVar[bool] = False
     look_ahead_s: ClassVar[float] = float("inf")
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        SIZES,
+        {
+            "train.learning_rate": 0.00681,
+            "train.weight_decay": 0.0587,
+            "decoder.dropout": 0.2,
+            "decoder.layers": 2,
+        },
+    )

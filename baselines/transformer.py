@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from realmbench.decoder import Preset
+from realmbench.decoder import Preset, tuned
 from realmbench.networks.attention import AttentionState, TransformerLayer
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.session import Session
@@ -96,13 +96,22 @@ class Transformer(NetworkDecoder):
     depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training", "realmbench.networks")
     Options: ClassVar[type[BaseModel]] = TransformerOptions
     options: TransformerOptions
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "tiny": Preset(
-            decoder={"width": 32, "layers": 1}, train={"updates": 200, "evaluate_every": 25, "window_s": 3.0}
-        ),
-        "small": Preset(decoder={"width": 64}, train={"updates": 1000}),
-        "paper": Preset(decoder={"width": 256, "heads": 8, "layers": 4, "window_s": 2.0}, train={"updates": 3000}),
-    }
+    # Found by `realmbench tune` (results/tuning).
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        {
+            "tiny": Preset(
+                decoder={"width": 32, "layers": 1}, train={"updates": 200, "evaluate_every": 25, "window_s": 3.0}
+            ),
+            "small": Preset(decoder={"width": 64}, train={"updates": 1000}),
+            "paper": Preset(decoder={"width": 256, "heads": 8, "layers": 4, "window_s": 2.0}, train={"updates": 3000}),
+        },
+        {
+            "train.learning_rate": 0.00894,
+            "train.weight_decay": 0.0263,
+            "decoder.dropout": 0.3,
+            "decoder.window_s": 0.5,
+        },
+    )
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.learning_rate": Range(3e-4, 1e-2, log=True),
         "train.weight_decay": Range(1e-4, 1e-1, log=True),

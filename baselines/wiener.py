@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from realmbench.artifact import Artifact
-from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Stream
+from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Preset, Stream, tuned
 from realmbench.errors import RealmbenchError
 from realmbench.metrics import r2_axis_mean
 from realmbench.search import Choice, SearchDimension
@@ -53,6 +53,14 @@ class Wiener(Decoder):
         "decoder.history_s": Choice((0.06, 0.12, 0.24, 0.42, 0.6)),
         "decoder.lag_step": Choice((2, 3, 5)),
     }
+    # Found by `realmbench tune` (results/tuning).
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        Decoder.presets,
+        {
+            "decoder.history_s": 0.12,
+            "decoder.lag_step": 5,
+        },
+    )
     options: WienerOptions
     _weights: np.ndarray | None = None
     _strength: float
@@ -136,6 +144,13 @@ class WienerCascade(Wiener):
     """
 
     Options: ClassVar[type[BaseModel]] = CascadeOptions
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        Decoder.presets,
+        {
+            "decoder.history_s": 0.12,
+            "decoder.lag_step": 5,
+        },
+    )
     options: CascadeOptions
     _powers: np.ndarray | None = None
     _range: np.ndarray
@@ -204,6 +219,13 @@ class WienerSmoother(Wiener):
 
     causal: ClassVar[bool] = False
     look_ahead_s: ClassVar[float] = SMOOTHER_LOOK_AHEAD_S
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        Decoder.presets,
+        {
+            "decoder.history_s": 0.42,
+            "decoder.lag_step": 3,
+        },
+    )
 
     def lags(self, rate: int) -> np.ndarray:
         """Return the lags in frames, increasing; negative ones look ahead."""

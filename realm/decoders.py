@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from realmbench.artifact import Artifact
-from realmbench.decoder import Context, Preset
+from realmbench.decoder import Context, Preset, tuned
 from realmbench.errors import RealmbenchError
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.session import Session, SessionData
@@ -154,7 +154,15 @@ class RealmScratch(_Realm):
     }
 
     Options: ClassVar[type[BaseModel]] = ScratchOptions
-    presets: ClassVar[Mapping[str, Preset]] = _presets()
+    # Found by `realmbench tune` (results/tuning).
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        _presets(),
+        {
+            "train.learning_rate": 0.00894,
+            "train.weight_decay": 0.0263,
+            "decoder.dropout": 0.3,
+        },
+    )
 
 
 class _Pretrained(_Realm):
@@ -195,7 +203,15 @@ class RealmPooled(_Pretrained):
 
     Options: ClassVar[type[BaseModel]] = PooledOptions
     TrainOptions: ClassVar[type[BaseModel]] = PooledTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = _presets("student", "finetune")
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        _presets("student", "finetune"),
+        {
+            "train.student.learning_rate": 0.00365,
+            "train.finetune.learning_rate": 0.00112,
+            "decoder.dropout": 0.0,
+            "decoder.freeze_tokenizer": False,
+        },
+    )
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.student.learning_rate": Range(3e-4, 1e-2, log=True),
         "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),
@@ -218,7 +234,16 @@ class RealmStudent(RealmPooled):
 
     Options: ClassVar[type[BaseModel]] = StudentOptions
     TrainOptions: ClassVar[type[BaseModel]] = StudentTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "student", "finetune")
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        _presets("teacher", "student", "finetune"),
+        {
+            "train.student.learning_rate": 0.00894,
+            "train.finetune.learning_rate": 0.00136,
+            "decoder.dropout": 0.3,
+            "decoder.freeze_tokenizer": False,
+            "train.teacher.learning_rate": 0.00672,
+        },
+    )
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         **RealmPooled.search_space,
         "train.teacher.learning_rate": Range(3e-4, 1e-2, log=True),
@@ -250,7 +275,16 @@ class RealmStudentTransformer(RealmStudent):
 
     Options: ClassVar[type[BaseModel]] = TransformerStudentOptions
     options: TransformerStudentOptions
-    presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "student", "finetune")
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        _presets("teacher", "student", "finetune"),
+        {
+            "train.student.learning_rate": 0.00894,
+            "train.finetune.learning_rate": 0.00136,
+            "decoder.dropout": 0.3,
+            "decoder.freeze_tokenizer": False,
+            "train.teacher.learning_rate": 0.00672,
+        },
+    )
 
     def encoder_config(self, session: Session, causal: bool) -> EncoderConfig:
         """Describe the student with attention layers; the teacher is everybody's."""
@@ -265,7 +299,15 @@ class RealmTeacher(_Pretrained):
     look_ahead_s: ClassVar[float] = float("inf")
     Options: ClassVar[type[BaseModel]] = TeacherOptions
     TrainOptions: ClassVar[type[BaseModel]] = TeacherTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = _presets("teacher", "finetune")
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        _presets("teacher", "finetune"),
+        {
+            "train.teacher.learning_rate": 0.00894,
+            "train.finetune.learning_rate": 0.00136,
+            "decoder.dropout": 0.3,
+            "decoder.freeze_tokenizer": False,
+        },
+    )
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.teacher.learning_rate": Range(3e-4, 1e-2, log=True),
         "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),
