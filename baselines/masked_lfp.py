@@ -21,7 +21,6 @@ from torch.nn import functional
 
 from realmbench.artifact import Artifact, Trained
 from realmbench.decoder import Context, Preset, tuned
-from realmbench.errors import RealmbenchError
 from realmbench.metrics import r2_axis_mean
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.seeds import stream_seed
@@ -171,8 +170,7 @@ class MaskedLfp(NetworkDecoder):
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Read the frozen representation out by ridge regression, then train everything from there."""
-        if artifact is None:
-            raise RealmbenchError(f"{type(self).__name__} needs the artifact of its pretraining to adapt")
+        artifact = self.pretrained(artifact)
         with context.phase("fit"):
             network = self.network = self.fresh(session, context, "fit")
             assert isinstance(network, MaskedNetwork)

@@ -10,7 +10,6 @@ from torch import nn
 
 from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Preset, tuned
-from realmbench.errors import RealmbenchError
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.seeds import stream_seed
 from realmbench.session import Session, SessionData
@@ -123,8 +122,7 @@ class Poyo(NetworkDecoder):
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Learn the session's embeddings with all else frozen, as the paper does for new units, then train all."""
-        if artifact is None:
-            raise RealmbenchError("poyo needs the artifact of its pretraining to adapt")
+        artifact = self.pretrained(artifact)
         with context.phase("fit"):
             network = self.network = self.fresh(session, context, "fit")
             load_pretrained(network, artifact.arrays)

@@ -246,6 +246,17 @@ class Decoder(ABC):
             raise RealmbenchError(f"{type(self).__name__} is not fitted yet; call adapt or restore first")
         return what
 
+    def pretrained(self, artifact: Artifact | None) -> Artifact:
+        """Return the artifact of pretraining that `adapt` was given.
+
+        Raises
+        ------
+        RealmbenchError : there is none.
+        """
+        if artifact is None:
+            raise RealmbenchError(f"{type(self).__name__} needs the artifact of its pretraining to adapt")
+        return artifact
+
     @abstractmethod
     def flops(self, session: Session) -> FlopCount:
         """Count the floating-point operations of one frame."""

@@ -10,7 +10,6 @@ from torch import nn
 
 from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Preset, tuned
-from realmbench.errors import RealmbenchError
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.session import Session, SessionData
 from realmbench.training.loop import TrainOptions
@@ -174,8 +173,7 @@ class _Pretrained(_Realm):
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Fine-tune; the pretrained start is a candidate, so that on validation the result is never below it."""
-        if artifact is None:
-            raise RealmbenchError(f"{type(self).__name__} needs the artifact of its pretraining to adapt")
+        artifact = self.pretrained(artifact)
         with context.phase("fit"):
             network = self.network = self.fresh(session, context, "fit")
             assert isinstance(network, RealmNetwork)
