@@ -103,6 +103,23 @@ PAPER_STAGE = {"updates": 20_000, "evaluate_every": 250, "learning_rate": 5e-4, 
 PAPER_FINETUNE = {**PAPER_STAGE, "updates": 1500, "evaluate_every": 50}
 
 
+# Found by `realmbench tune` for realm-student (results/tuning). Student, teacher and controls share it: a comparison
+# with a control is of the recipe only if everything else is the same, and one teacher serves all.
+FAMILY = {
+    "train.student.learning_rate": 0.00894,
+    "train.finetune.learning_rate": 0.00136,
+    "train.teacher.learning_rate": 0.00672,
+    "decoder.dropout": 0.3,
+    "decoder.freeze_tokenizer": False,
+}
+
+
+def _pretrained_presets(*stages: str) -> dict[str, Preset]:
+    """Build the presets of a decoder that has these stages, with what was found for them."""
+    prefixes = ("decoder.", *(f"train.{stage}." for stage in stages))
+    return tuned(_presets(*stages), {key: value for key, value in FAMILY.items() if key.startswith(prefixes)})
+
+
 def _presets(*stages: str) -> dict[str, Preset]:
     """Build the presets for a decoder that has these stages; no stage means one fit on the session alone."""
     presets = {}
@@ -201,15 +218,7 @@ class RealmPooled(_Pretrained):
 
     Options: ClassVar[type[BaseModel]] = PooledOptions
     TrainOptions: ClassVar[type[BaseModel]] = PooledTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = tuned(
-        _presets("student", "finetune"),
-        {
-            "train.student.learning_rate": 0.00365,
-            "train.finetune.learning_rate": 0.00112,
-            "decoder.dropout": 0.0,
-            "decoder.freeze_tokenizer": False,
-        },
-    )
+    presets: ClassVar[Mapping[str, Preset]] = _pretrained_presets("student", "finetune")
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.student.learning_rate": Range(3e-4, 1e-2, log=True),
         "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),
@@ -232,16 +241,7 @@ class RealmStudent(RealmPooled):
 
     Options: ClassVar[type[BaseModel]] = StudentOptions
     TrainOptions: ClassVar[type[BaseModel]] = StudentTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = tuned(
-        _presets("teacher", "student", "finetune"),
-        {
-            "train.student.learning_rate": 0.00894,
-            "train.finetune.learning_rate": 0.00136,
-            "decoder.dropout": 0.3,
-            "decoder.freeze_tokenizer": False,
-            "train.teacher.learning_rate": 0.00672,
-        },
-    )
+    presets: ClassVar[Mapping[str, Preset]] = _pretrained_presets("teacher", "student", "finetune")
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         **RealmPooled.search_space,
         "train.teacher.learning_rate": Range(3e-4, 1e-2, log=True),
@@ -273,16 +273,7 @@ class RealmStudentTransformer(RealmStudent):
 
     Options: ClassVar[type[BaseModel]] = TransformerStudentOptions
     options: TransformerStudentOptions
-    presets: ClassVar[Mapping[str, Preset]] = tuned(
-        _presets("teacher", "student", "finetune"),
-        {
-            "train.student.learning_rate": 0.00894,
-            "train.finetune.learning_rate": 0.00136,
-            "decoder.dropout": 0.3,
-            "decoder.freeze_tokenizer": False,
-            "train.teacher.learning_rate": 0.00672,
-        },
-    )
+    presets: ClassVar[Mapping[str, Preset]] = _pretrained_presets("teacher", "student", "finetune")
 
     def encoder_config(self, session: Session, causal: bool) -> EncoderConfig:
         """Describe the student with attention layers; the teacher is everybody's."""
@@ -297,15 +288,7 @@ class RealmTeacher(_Pretrained):
     look_ahead_s: ClassVar[float] = float("inf")
     Options: ClassVar[type[BaseModel]] = TeacherOptions
     TrainOptions: ClassVar[type[BaseModel]] = TeacherTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = tuned(
-        _presets("teacher", "finetune"),
-        {
-            "train.teacher.learning_rate": 0.00894,
-            "train.finetune.learning_rate": 0.00136,
-            "decoder.dropout": 0.3,
-            "decoder.freeze_tokenizer": False,
-        },
-    )
+    presets: ClassVar[Mapping[str, Preset]] = _pretrained_presets("teacher", "finetune")
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.teacher.learning_rate": Range(3e-4, 1e-2, log=True),
         "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),

@@ -8,7 +8,7 @@ import pytest
 
 from realmbench.decoder import DECODERS, Preset, tuned
 from realmbench.tuning import unfrozen
-from realmbench.tuning_record import read_tuning
+from realmbench.tuning_record import TuningRecord, read_tuning
 
 TUNING = Path(__file__).parents[2] / "results" / "tuning" / "synthetic-reach"
 RECORDS = sorted(TUNING.rglob("*.json"))
@@ -24,18 +24,28 @@ def test_tuned_values_reach_small_and_tiny_and_leave_paper_and_the_original_alon
     assert changed["paper"] == presets["paper"] == Preset(train={"a": {"updates": 5}, "b": {"updates": 5}})
 
 
+# These share what was found for the student: a control must differ in nothing but what it controls for.
+FAMILY = ("realm-student", "realm-pooled", "realm-teacher", "realm-student-transformer")
+
+
+def record_of(name: str) -> TuningRecord:
+    [path] = [path for path in RECORDS if path.name == f"{name}.tiny.json"]
+    return read_tuning(path)
+
+
 @pytest.mark.parametrize("name", [name for name in DECODERS.names() if name != "mean"])
 def test_defaults_are_what_tuning_found(name: str) -> None:
-    [path] = [path for path in RECORDS if path.name == f"{name}.tiny.json"]
-    record = read_tuning(path)
-    assert record.counted
+    assert record_of(name).counted
+    record = record_of("realm-student" if name in FAMILY else name)
+    space = DECODERS.get(name).search_space
+    best = {key: value for key, value in (record.best_params or {}).items() if key in space}
+    record = record.model_copy(update={"best_params": best})
     assert unfrozen(record, DECODERS.get(name)) == []
     # Positive control: had the search found something else, it would be named.
-    key, dimension = next(iter(DECODERS.get(name).search_space.items()))
-    assert record.best_params is not None
+    key, dimension = next(iter(space.items()))
     values = getattr(dimension, "values", None) or (dimension.low, dimension.high)
-    other = next(value for value in values if value != record.best_params[key])
-    changed = record.model_copy(update={"best_params": {**record.best_params, key: other}})
+    other = next(value for value in values if value != best[key])
+    changed = record.model_copy(update={"best_params": {**best, key: other}})
     assert unfrozen(changed, DECODERS.get(name)) == [key]
 
 
