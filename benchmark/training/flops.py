@@ -19,7 +19,7 @@ MEMORY_OPERATIONS = {
     "_to_copy", "_unsafe_view", "cat", "clone", "constant_pad_nd", "copy_", "detach", "empty", "empty_like", "fill_",
     "flip", "full", "index", "lift_fresh", "new_empty", "new_zeros", "ones", "ones_like", "repeat", "roll",
     "scalar_tensor", "split", "split_with_sizes", "stack", "tril", "zeros", "zeros_like", "zero_", "arange",
-    "resize_", "set_", "transpose_", "unsafe_split", "unsafe_split_with_sizes", "logspace", "gather", "scatter",
+    "resize_", "set_", "transpose_", "unsafe_split", "unsafe_split_with_sizes", "logspace", "gather", "scatter", "triu",
 }  # fmt: skip
 
 

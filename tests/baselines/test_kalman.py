@@ -51,7 +51,7 @@ def linear_session(session_maker: Any, memory: float = 0.6, lead: int = 3) -> Se
 
 def test_finds_the_parameters_of_a_known_system(session_maker: Any, context: Context) -> None:
     session = linear_session(session_maker)
-    decoder = Kalman("tiny", {"order": 2, "lead_s": 0.06})
+    decoder = Kalman("tiny", {"order": 2, "lead_s": 0.06, "coloured": True})
     decoder.adapt(session, context)
     fitted = decoder._fit(session.train)
     np.testing.assert_allclose(fitted.transition[:2, :4], np.kron([[1.6, -0.65]], np.eye(2)), atol=0.02)
@@ -64,7 +64,7 @@ def test_finds_the_parameters_of_a_known_system(session_maker: Any, context: Con
 def test_equals_the_textbook_recursion_in_float64(session_maker: Any, context: Context) -> None:
     """The whole covariance recursion over all values of a frame, without reduction and without a stationary gain."""
     session = linear_session(session_maker)
-    decoder = Kalman("tiny", {"lead_s": 0.06, **ONE_NOISE})
+    decoder = Kalman("tiny", {"order": 2, "coloured": True, "lead_s": 0.06, **ONE_NOISE})
     decoder.adapt(session, context)
     fitted = decoder._fit(session.train)
     noise = 2.0 * (0.7 * fitted.residual + 0.3 * np.diag(np.diag(fitted.residual)))
@@ -91,7 +91,7 @@ def test_what_was_estimated_is_worth_having(session_maker: Any, context: Context
     segment = session.validation[0]
 
     def error(cls: type[Kalman], **options: Any) -> float:
-        decoder = cls("tiny", options)
+        decoder = cls("tiny", {"order": 2, "coloured": True, **options})
         decoder.adapt(session, context)
         return float(np.square(decoder.predict(segment.x, session) - segment.y)[100:-100].mean())
 

@@ -37,7 +37,7 @@ def test_lstm_step_counts_its_matrix_products(session_maker: Any) -> None:
 
 def test_bidirectional_counts_per_frame(session_maker: Any) -> None:
     session = session_maker()
-    decoder = BiGru("tiny")
+    decoder = BiGru("tiny", {"layers": 1})
     decoder.network = decoder.build(session).eval()
     hidden = 32
     assert decoder.flops(session).per_step == 2 * (6 * hidden + 2 * 3 * hidden * hidden * 2 + 2 * hidden * 2)
