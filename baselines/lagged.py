@@ -71,7 +71,7 @@ def normal_equations(
         rows += len(x)
         on_progress("normal equations", rows / total)
     if rows == 0:
-        raise RealmbenchError("every training segment is shorter than the lags reach; shorten decoder.history_s")
+        raise RealmbenchError("every training segment is shorter than the lags reach; shorten decoder.histories_s")
     x_mean, y_mean = x_sum / rows, y_sum / rows
     gram -= rows * np.outer(x_mean, x_mean)
     cross -= rows * np.outer(x_mean, y_mean)

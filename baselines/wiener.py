@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar
@@ -28,39 +29,33 @@ class WienerOptions(BaseModel):
 
     Attributes
     ----------
-    history_s : how far back the lags reach.
+    histories_s : how far back the lags may reach, to choose from by validation R2.
     lag_step : frames between lags (3 frames are 60 ms at 50 Hz, the width of the smoothed band powers).
     strengths : ridge strengths to choose from by validation R2, in units of one training frame's squared deviation.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    history_s: float = Field(0.42, ge=0)
+    histories_s: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.06, 0.12, 0.24, 0.42), min_length=1)
     lag_step: int = Field(3, ge=1)
     strengths: tuple[float, ...] = Field(tuple(float(f"1e{power}") for power in range(-1, 7)), min_length=1)
 
 
 class Wiener(Decoder):
-    """Causal Wiener filter: ridge regression from the frames of the last 420 ms to the target.
+    """Causal Wiener filter: ridge regression from the frames of the last moments to the target.
 
-    The ridge strength is chosen on the validation part; the normal equations are solved in float64.
+    How far back it looks and the ridge strength are chosen on the validation part; the normal equations are solved in
+    float64.
     """
 
     causal: ClassVar[bool] = True
     depends_on: ClassVar[tuple[str, ...]] = ("realmbench.baselines.lagged",)
     Options: ClassVar[type[BaseModel]] = WienerOptions
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
-        "decoder.history_s": Choice((0.06, 0.12, 0.24, 0.42, 0.6)),
         "decoder.lag_step": Choice((2, 3, 5)),
     }
     # Found by `realmbench tune` (results/tuning).
-    presets: ClassVar[Mapping[str, Preset]] = tuned(
-        Decoder.presets,
-        {
-            "decoder.history_s": 0.12,
-            "decoder.lag_step": 5,
-        },
-    )
+    presets: ClassVar[Mapping[str, Preset]] = tuned(Decoder.presets, {"decoder.lag_step": 5})
     options: WienerOptions
     _weights: np.ndarray | None = None
     _strength: float
@@ -69,15 +64,31 @@ class Wiener(Decoder):
         with context.phase("fit"):
             lags = self.lags(session.rate)
             gram, cross, x_mean, y_mean = normal_equations(session.train, lags, context.on_progress)
-            best = (-np.inf, 0.0, np.zeros_like(cross))
-            for number, strength in enumerate(self.options.strengths):
-                weights = ridge_solution(gram, cross, strength)
-                score = self._validation_score(session, lags, weights, x_mean, y_mean)
-                best = max(best, (score, strength, weights), key=lambda candidate: candidate[0])
-                context.on_progress("wiener: choosing the ridge strength", (number + 1) / len(self.options.strengths))
-            _, strength, weights = best
+            width = len(gram) // len(lags)
+            histories, strengths = sorted(self.options.histories_s), self.options.strengths
+            most = len(histories) + 2 * len(strengths)
+            tried: dict[tuple[float, float], tuple[float, np.ndarray, np.ndarray]] = {}
+
+            def try_all(histories: Sequence[float], strengths: Sequence[float]) -> tuple[float, float]:
+                """Solve and score what has not been tried; return the best history and strength so far."""
+                for pair in itertools.product(histories, strengths):
+                    if pair not in tried:
+                        kept = lags[lags <= round(pair[0] * session.rate)]
+                        # Lags increase, so that the equations of a shorter history are the first of the longest.
+                        part = slice(0, len(kept) * width)
+                        weights = ridge_solution(gram[part, part], cross[part], pair[1])
+                        score = self._validation_score(session, kept, weights, x_mean[part], y_mean)
+                        tried[pair] = (score, kept, weights)
+                    context.on_progress("wiener: choosing history and ridge strength", len(tried) / most)
+                return max(tried, key=lambda pair: np.nan_to_num(tried[pair][0], nan=-np.inf))
+
+            # The strength where it is cheap, the history with it, and the strength again.
+            _, strength = try_all(histories[:1], strengths)
+            history, _ = try_all(histories, [strength])
+            best = try_all([history], strengths)
+            strength, (score, lags, weights) = best[1], tried[best]
             self._strength = strength
-            if not np.isfinite(best[0]):
+            if not np.isfinite(score):
                 raise RealmbenchError("wiener: no ridge strength gives a finite validation R2; is the target constant?")
             if len(self.options.strengths) > 1 and strength in (
                 min(self.options.strengths),
@@ -85,12 +96,12 @@ class Wiener(Decoder):
             ):
                 context.warnings.append(f"wiener: the chosen ridge strength {strength:g} is at the edge of its range")
             self._weights = weights.astype(np.float32)
-            self._offset = (y_mean - x_mean @ weights).astype(np.float32)
+            self._offset = (y_mean - x_mean[: len(weights)] @ weights).astype(np.float32)
             self._lags = lags
 
     def lags(self, rate: int) -> np.ndarray:
-        """Return the lags in frames, increasing."""
-        return np.arange(0, round(self.options.history_s * rate) + 1, self.options.lag_step)
+        """Return the lags of the longest history in frames, increasing."""
+        return np.arange(0, round(max(self.options.histories_s) * rate) + 1, self.options.lag_step)
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
         weights = self.fitted(self._weights)
@@ -144,13 +155,6 @@ class WienerCascade(Wiener):
     """
 
     Options: ClassVar[type[BaseModel]] = CascadeOptions
-    presets: ClassVar[Mapping[str, Preset]] = tuned(
-        Decoder.presets,
-        {
-            "decoder.history_s": 0.12,
-            "decoder.lag_step": 5,
-        },
-    )
     options: CascadeOptions
     _powers: np.ndarray | None = None
     _range: np.ndarray
@@ -219,16 +223,10 @@ class WienerSmoother(Wiener):
 
     causal: ClassVar[bool] = False
     look_ahead_s: ClassVar[float] = SMOOTHER_LOOK_AHEAD_S
-    presets: ClassVar[Mapping[str, Preset]] = tuned(
-        Decoder.presets,
-        {
-            "decoder.history_s": 0.42,
-            "decoder.lag_step": 3,
-        },
-    )
+    presets: ClassVar[Mapping[str, Preset]] = tuned(Decoder.presets, {"decoder.lag_step": 3})
 
     def lags(self, rate: int) -> np.ndarray:
-        """Return the lags in frames, increasing; negative ones look ahead."""
+        """Return the lags of the longest history in frames, increasing; negative ones look ahead."""
         step, past = self.options.lag_step, super().lags(rate)
         ahead = np.arange(step, round(SMOOTHER_LOOK_AHEAD_S * rate) + 1, step)
         return np.concatenate([-ahead[::-1], past])

@@ -110,11 +110,11 @@ def test_damaged_record_is_run_again(toy: Dataset, tmp_path: Path) -> None:
 
 def test_changed_options_never_share_a_file(toy: Dataset, tmp_path: Path) -> None:
     execute(toy, tmp_path, model="wiener")
-    execute(toy, tmp_path, model="wiener", options={"history_s": 0.3})
+    execute(toy, tmp_path, model="wiener", options={"lag_step": 2})
     folders = {path.parent.name for path in tmp_path.rglob("*.json")}
     assert len(folders) == 2
     assert "wiener.tiny" in folders
-    execute(toy, tmp_path, model="wiener", options={"history_s": 0.12})
+    execute(toy, tmp_path, model="wiener", options={"lag_step": 5})
     assert {path.parent.name for path in tmp_path.rglob("*.json")} == folders  # the default, spelt out
 
 
