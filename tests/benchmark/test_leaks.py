@@ -248,7 +248,8 @@ def test_raw_chunks_of_any_size_give_what_the_whole_pass_gives(raw: np.ndarray, 
     from realmbench.decoder import DECODERS, Context
 
     prepared = prepare_session(Rehearsal(), "r2", BlockedV1(), front_end("bands50")).data
-    decoder = DECODERS.get("wiener")("tiny")
+    options = {"histories_s": [0.2], "lag_step": 1}  # a past of its own, for the control below to spoil
+    decoder = DECODERS.get("wiener")("tiny", options)
     decoder.adapt(prepared, Context(0, "cpu", ArtifactStore(tmp_path, "c", {}), tmp_path))
     chain, generator = front_end("bands50"), np.random.default_rng(0)
     assert leaks.chunk_change(decoder, prepared, chain, SAMPLING_RATE, raw, generator) <= leaks.TOLERANCE
@@ -259,7 +260,7 @@ def test_raw_chunks_of_any_size_give_what_the_whole_pass_gives(raw: np.ndarray, 
             running.step(np.zeros((6, 6), np.float32) + 1)  # one frame of somebody else's past
             return running
 
-    late = Delayed("tiny")
+    late = Delayed("tiny", options)
     late.restore(decoder.arrays(), prepared)
     assert leaks.chunk_change(late, prepared, chain, SAMPLING_RATE, raw, generator) > leaks.TOLERANCE
 
