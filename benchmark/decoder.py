@@ -71,6 +71,7 @@ class Context:
     artifacts : the store through which pretraining results are shared.
     checkpoints : folder for unfinished training, so that a killed run resumes.
     on_progress : called with a sentence and the share done.
+    selection : held-out sessions on which a published method stops its pretraining; only leaky protocols hand them out.
     """
 
     seed: int
@@ -80,6 +81,7 @@ class Context:
     on_progress: Callable[[str, float], None] = lambda _text, _share: None
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    selection: Sequence[SessionData] | None = None
 
     def checkpoint(self, stage: str, config: Mapping[str, Any], sessions: Sequence[SessionData]) -> Path:
         """Return the file for a stage's unfinished training, named by everything that shapes it."""
@@ -234,6 +236,10 @@ class Decoder(ABC):
         """Count the numbers in `arrays`; decoders with parts they do not use, or do not train, say so here."""
         count = sum(array.size for array in self.arrays().values())
         return ParameterCount(count, count)
+
+    def sizes(self) -> Mapping[str, int]:
+        """Count parameters by part at the shape of the data that the method was published on, for `show`."""
+        return {}
 
     def fitted(self, what: Part | None) -> Part:
         """Return what a fit leaves.

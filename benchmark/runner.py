@@ -57,6 +57,8 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                     if plan.decoder_class.multi_session and artifact is None:
                         pretraining = True
                         sessions = [bank.of(plan, name, "pretrain").data for name in fold.pretrain]
+                        if plan.protocol.leaky:
+                            context.selection = [bank.of(plan, name, "held-out").data for name in fold.held_out]
                         artifact = plan.decoder().pretrain(sessions, context)
                     pretraining = False
                     record = SingleRun(plan, fold, session, seed, artifact, bank, events).record()

@@ -6,6 +6,15 @@ DECODERS = {
     "realm-student": Lazy(
         "realmbench.realm.decoders:RealmStudent", "causal student distilled from the masked-autoencoding teacher"
     ),
+    "realm-student-s": Lazy("realmbench.realm.decoders:RealmStudentSmall", "the student at less than half the size"),
+    "realm-student-l": Lazy("realmbench.realm.decoders:RealmStudentLarge", "the student at twice the size"),
+    "realm-student-ahead": Lazy(
+        "realmbench.realm.decoders:RealmAhead",
+        "the student with a delay: it sees 100 ms, or more or less, of the future",
+    ),
+    "realm-bi": Lazy(
+        "realmbench.realm.decoders:RealmBidirectional", "bidirectional student: not causal, an upper reference"
+    ),
     "realm-teacher": Lazy(
         "realmbench.realm.decoders:RealmTeacher", "bidirectional teacher, fine-tuned: not causal, an upper reference"
     ),

@@ -1,136 +1,48 @@
-"""REALM's decoders: student, teacher, and the two controls without a teacher."""
+"""REALM's decoders: student, its sizes and variants, the teacher, and the controls without a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel
 from torch import nn
 
 from realmbench.artifact import Artifact
-from realmbench.decoder import Context, Preset, tuned
+from realmbench.decoder import DEFAULT_PRESET, Context, Preset
+from realmbench.errors import OptionError, ProtocolError
 from realmbench.search import Choice, Range, SearchDimension
+from realmbench.seeds import stream
 from realmbench.session import Session, SessionData
-from realmbench.training.loop import TrainOptions
-from realmbench.training.masking import MaskingOptions
 from realmbench.training.network_decoder import NetworkDecoder, load_arrays_into, supervised
 
-from .distillation import DistillationOptions, distil_student, train_pooled
-from .encoder import PRESETS, EncoderConfig, RealmEncoder, RealmNetwork
+from .distillation import distil_student, train_pooled
+from .encoder import EncoderConfig, RealmEncoder, RealmNetwork
+from .options import (
+    AdaptedOptions,
+    AheadOptions,
+    FinetuneTrainOptions,
+    NetworkOptions,
+    PooledOptions,
+    PooledTrainOptions,
+    StudentOptions,
+    StudentTrainOptions,
+    TeacherOptions,
+    TeacherTrainOptions,
+    sized,
+    stage_presets,
+    student_presets,
+)
 from .pretraining import pretrain_teacher
-
-
-class ScratchOptions(BaseModel):
-    """The network: width, depth and state of its Mamba-2 blocks."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    d_model: int = Field(64, ge=8)
-    layers: int = Field(2, ge=1)
-    expand: int = Field(2, ge=1)
-    headdim: int = Field(32, ge=1)
-    d_state: int = Field(32, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> ScratchOptions:
-        if (self.d_model * self.expand) % self.headdim:
-            raise ValueError(f"headdim={self.headdim} must divide d_model * expand = {self.d_model * self.expand}")
-        return self
-
-
-class PooledOptions(ScratchOptions):
-    """The network, and how the held-out session changes it."""
-
-    freeze_tokenizer: bool = True
-
-
-class TeacherOptions(PooledOptions):
-    """The network, its fine-tuning, and the corruptions of masked autoencoding."""
-
-    masking: MaskingOptions = MaskingOptions()
-
-
-class StudentOptions(TeacherOptions):
-    """Everything: the network of student and teacher, masking, distillation and fine-tuning."""
-
-    distillation: DistillationOptions = DistillationOptions()
-
-
-class TransformerStudentOptions(StudentOptions):
-    """Everything, and how far back an attention layer of the student looks."""
-
-    attention_s: float = Field(2.0, gt=0)
-
-
-class FinetuneTrainOptions(BaseModel):
-    """Training on the held-out session (``finetune``), which every pretrained decoder has."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    finetune: TrainOptions = TrainOptions()
-
-
-class PooledTrainOptions(FinetuneTrainOptions):
-    """Training on the pretraining sessions (``student``), then on the held-out session."""
-
-    student: TrainOptions = TrainOptions()
-
-
-class TeacherTrainOptions(FinetuneTrainOptions):
-    """Masked autoencoding (``teacher``), then training on the held-out session."""
-
-    teacher: TrainOptions = TrainOptions()
-
-
-class StudentTrainOptions(PooledTrainOptions):
-    """Training of all three stages."""
-
-    teacher: TrainOptions = TrainOptions()
-
+from .read_out import STACKED_FRAMES, fit_read_out
+from .sizes import published_session, published_sizes
 
 DROPOUTS = Choice((0.0, 0.1, 0.2, 0.3))
-TINY_STAGE = {"updates": 200, "evaluate_every": 25, "window_s": 3.0, "patience": 4}
-SMALL_STAGE = {"updates": 1000, "evaluate_every": 50}
-# Fine-tuning takes smaller steps than training from scratch: it must not unlearn what other sessions taught.
-TINY_FINETUNE = {**TINY_STAGE, "updates": 100, "learning_rate": 5e-4}
-SMALL_FINETUNE = {"updates": 400, "evaluate_every": 25, "learning_rate": 5e-4}
-
-
-# The authors' rates and batches; their epochs as updates.
-PAPER_STAGE = {"updates": 20_000, "evaluate_every": 250, "learning_rate": 5e-4, "weight_decay": 1e-5, "batch_size": 32}
-PAPER_FINETUNE = {**PAPER_STAGE, "updates": 1500, "evaluate_every": 50}
-
-
-# Found by `realmbench tune` for realm-student (results/tuning). Student, teacher and controls share it: a comparison
-# with a control is of the recipe only if everything else is the same, and one teacher serves all.
-FAMILY = {
-    "train.student.learning_rate": 0.00894,
-    "train.finetune.learning_rate": 0.00136,
-    "train.teacher.learning_rate": 0.00672,
-    "decoder.dropout": 0.3,
-    "decoder.freeze_tokenizer": False,
+FINETUNE_SPACE: Mapping[str, SearchDimension] = {
+    "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),
+    "decoder.dropout": DROPOUTS,
+    "decoder.freeze_tokenizer": Choice((True, False)),
 }
-
-
-def _pretrained_presets(*stages: str) -> dict[str, Preset]:
-    """Build the presets of a decoder that has these stages, with what was found for them."""
-    prefixes = ("decoder.", *(f"train.{stage}." for stage in stages))
-    return tuned(_presets(*stages), {key: value for key, value in FAMILY.items() if key.startswith(prefixes)})
-
-
-def _presets(*stages: str) -> dict[str, Preset]:
-    """Build the presets for a decoder that has these stages; no stage means one fit on the session alone."""
-    presets = {}
-    for name, stage, finetune in (
-        ("tiny", TINY_STAGE, TINY_FINETUNE),
-        ("small", SMALL_STAGE, SMALL_FINETUNE),
-        ("paper", PAPER_STAGE, PAPER_FINETUNE),
-    ):
-        train: dict[str, Any] = {key: finetune if key == "finetune" else stage for key in stages}
-        presets[name] = Preset(decoder=PRESETS[name], train=train or stage)
-    return presets
 
 
 class _Realm(NetworkDecoder):
@@ -138,63 +50,102 @@ class _Realm(NetworkDecoder):
 
     depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training", "realmbench.networks", "realmbench.realm")
     causal: ClassVar[bool] = True
-    options: ScratchOptions
+    options: NetworkOptions
 
-    def encoder_config(self, session: Session, causal: bool) -> EncoderConfig:
-        """Describe the encoder for sessions of this shape."""
+    def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
+        """Describe the encoder for sessions of this shape, as causal as the decoder unless said otherwise."""
         options = self.options
-        return EncoderConfig(
-            channels=session.channels,
-            features=session.features,
-            rate=session.rate,
-            causal=causal,
-            d_model=options.d_model,
-            layers=options.layers,
-            expand=options.expand,
-            headdim=options.headdim,
-            d_state=options.d_state,
-            dropout=options.dropout,
-        )
+        causal = self.causal if causal is None else causal
+        described: dict[str, Any] = {
+            "channels": session.channels,
+            "features": session.features,
+            "rate": session.rate,
+            "causal": causal,
+            "variant": options.variant,
+            "d_model": options.d_model,
+            "layers": options.layers,
+            "expand": options.expand,
+            "headdim": options.headdim,
+            "d_state": options.d_state,
+            "dropout": options.dropout,
+            "energy_s": options.energy_s if causal else None,
+        }
+        return EncoderConfig(**{**described, **changes})
 
     def build(self, session: Session) -> nn.Module:
-        return RealmNetwork(RealmEncoder(self.encoder_config(session, self.causal)), session.outputs)
+        return RealmNetwork(RealmEncoder(self.encoder_config(session)), session.outputs)
+
+    def sizes(self) -> Mapping[str, int]:
+        return published_sizes(self.encoder_config(published_session()), is_teacher=False)
 
 
 class RealmScratch(_Realm):
     """Control: the student's network trained on the held-out session alone."""
 
+    Options: ClassVar[type[BaseModel]] = NetworkOptions
+    # Found by `realmbench tune` (results/tuning).
+    presets: ClassVar[Mapping[str, Preset]] = stage_presets(
+        found={"train.learning_rate": 0.00894, "train.weight_decay": 0.0263, "decoder.dropout": 0.3}
+    )
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.learning_rate": Range(3e-4, 1e-2, log=True),
         "train.weight_decay": Range(1e-4, 1e-1, log=True),
         "decoder.dropout": DROPOUTS,
     }
 
-    Options: ClassVar[type[BaseModel]] = ScratchOptions
-    # Found by `realmbench tune` (results/tuning).
-    presets: ClassVar[Mapping[str, Preset]] = tuned(
-        _presets(),
-        {
-            "train.learning_rate": 0.00894,
-            "train.weight_decay": 0.0263,
-            "decoder.dropout": 0.3,
-        },
-    )
-
 
 class _Pretrained(_Realm):
-    """What the decoders share that begin from pretraining: the held-out session fine-tunes what it left."""
+    """What the decoders share that begin from pretraining, which the held-out session fine-tunes or reads out."""
 
     multi_session: ClassVar[bool] = True
-    options: PooledOptions
+    options: AdaptedOptions
     train_options: FinetuneTrainOptions  # type: ignore[assignment]
 
+    def __init__(
+        self,
+        preset: str = DEFAULT_PRESET,
+        options: Mapping[str, Any] | None = None,
+        train: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(preset, options, train)
+        if self.options.adaptation == "ridge":
+            given = [*(f"decoder.{key}" for key in options or {}), *(f"train.{key}" for key in train or {})]
+            tuning = ("decoder.freeze_tokenizer", "decoder.fresh_head", "train.finetune.")
+            unused = [key for key in given if key.startswith(tuning)]
+            if unused:
+                raise OptionError(f"{', '.join(unused)}: decoder.adaptation=ridge trains no network")
+
+    @property
+    def keeps_head(self) -> bool:
+        """Whether the held-out session starts with the head that pretraining left."""
+        return self.options.adaptation == "finetune"
+
+    def build(self, session: Session) -> nn.Module:
+        encoder = RealmEncoder(self.encoder_config(session))
+        history = STACKED_FRAMES if self.options.adaptation == "ridge" else 1
+        return RealmNetwork(encoder, session.outputs, history, skip=self.keeps_head)
+
+    def pretraining_sessions(self, sessions: Sequence[SessionData], context: Context) -> Sequence[SessionData]:
+        """Return the sessions that are used: all, or a part that grows with ``sessions`` and depends on the seed."""
+        wanted = self.options.sessions
+        if wanted is None:
+            return sessions
+        if wanted > len(sessions):
+            raise OptionError(f"decoder.sessions={wanted}, but the fold has {len(sessions)} to pretrain on")
+        order = stream(context.seed, "realm", "pretraining sessions").permutation(len(sessions))
+        return [sessions[index] for index in sorted(order[:wanted])]
+
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
-        """Fine-tune; the pretrained start is a candidate, so that on validation the result is never below it."""
+        """Fine-tune, with the pretrained start a candidate so that on validation the result is never below it; or fit
+        the label-free read-out."""
         artifact = self.pretrained(artifact)
         with context.phase("fit"):
             network = self.network = self.fresh(session, context, "fit")
             assert isinstance(network, RealmNetwork)
-            load_arrays_into(self.pretrained_part(network), artifact.arrays)
+            self._start(network, artifact)
+            if self.options.adaptation == "ridge":
+                fit_read_out(network, session, context)
+                return
             network.encoder.tokenizer.requires_grad_(not self.options.freeze_tokenizer)
             if not session.train:
                 network.eval()
@@ -208,9 +159,14 @@ class _Pretrained(_Realm):
                 {**self.identity, "start": artifact.hash},
             )
 
-    def pretrained_part(self, network: RealmNetwork) -> nn.Module:
-        """Return the part of the network that pretraining has trained."""
-        return network
+    def _start(self, network: RealmNetwork, artifact: Artifact) -> None:
+        """Load what pretraining left: a whole network, or of it, where the head is new, the encoder."""
+        if self.keeps_head:
+            load_arrays_into(network, artifact.arrays)
+        else:
+            prefix = "encoder."
+            arrays = {name.removeprefix(prefix): x for name, x in artifact.arrays.items() if name.startswith(prefix)}
+            load_arrays_into(network.encoder, arrays)
 
 
 class RealmPooled(_Pretrained):
@@ -218,22 +174,28 @@ class RealmPooled(_Pretrained):
 
     Options: ClassVar[type[BaseModel]] = PooledOptions
     TrainOptions: ClassVar[type[BaseModel]] = PooledTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = _pretrained_presets("student", "finetune")
+    presets: ClassVar[Mapping[str, Preset]] = stage_presets("student", "finetune")
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.student.learning_rate": Range(3e-4, 1e-2, log=True),
-        "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),
-        "decoder.dropout": DROPOUTS,
-        "decoder.freeze_tokenizer": Choice((True, False)),
+        **FINETUNE_SPACE,
     }
     options: PooledOptions
     train_options: PooledTrainOptions
 
     @property
+    def keeps_head(self) -> bool:
+        return super().keeps_head and not self.options.fresh_head
+
+    @property
     def zero_shot(self) -> bool:
-        return True
+        return self.keeps_head
+
+    def sizes(self) -> Mapping[str, int]:
+        return published_sizes(self.encoder_config(published_session()), is_teacher=False, keeps_skip=self.keeps_head)
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
-        return train_pooled(self.encoder_config(sessions[0], True), self.train_options.student, sessions, context)
+        chosen = self.pretraining_sessions(sessions, context)
+        return train_pooled(self.encoder_config(chosen[0]), self.train_options.student, chosen, context)
 
 
 class RealmStudent(RealmPooled):
@@ -241,7 +203,7 @@ class RealmStudent(RealmPooled):
 
     Options: ClassVar[type[BaseModel]] = StudentOptions
     TrainOptions: ClassVar[type[BaseModel]] = StudentTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = _pretrained_presets("teacher", "student", "finetune")
+    presets: ClassVar[Mapping[str, Preset]] = student_presets()
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         **RealmPooled.search_space,
         "train.teacher.learning_rate": Range(3e-4, 1e-2, log=True),
@@ -252,33 +214,107 @@ class RealmStudent(RealmPooled):
     @property
     def zero_shot(self) -> bool:
         """Only where distillation has trained the head as well."""
-        return self.options.distillation.task > 0
+        return self.keeps_head and self.options.distillation.task > 0
+
+    def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
+        """Describe the student; with another backbone where one is asked for."""
+        backbone = {"backbone": self.options.backbone, "attention_s": self.options.attention_s}
+        return super().encoder_config(session, causal, **{**backbone, **changes})
+
+    def teacher_config(self, session: Session) -> EncoderConfig:
+        """Describe the teacher: Mamba-2 whatever the student is, and as deep and wide as asked for."""
+        options = self.options
+        return self.encoder_config(
+            session,
+            causal=options.teacher == "causal",
+            backbone="mamba",
+            attention_s=None,
+            look_ahead=0,
+            layers=options.teacher_layers or options.layers,
+            expand=options.teacher_expand or options.expand,
+            drop_path=options.drop_path,
+        )
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
-        teacher_config = self.encoder_config(sessions[0], False)
-        teacher = pretrain_teacher(teacher_config, self.options.masking, self.train_options.teacher, sessions, context)
+        options, chosen = self.options, self.pretraining_sessions(sessions, context)
+        selection = None
+        if options.select_on == "held-out":
+            if context.selection is None:
+                raise ProtocolError(
+                    "decoder.select_on=held-out stops training where it suits the held-out sessions; an honest "
+                    "protocol does not hand them out. Use a leaky protocol, or leave the option away."
+                )
+            selection = context.selection
+        teacher_training = self.train_options.teacher
+        if options.teacher == "random":
+            teacher_training = teacher_training.model_copy(update={"updates": 0})
+        teacher_config = self.teacher_config(chosen[0])
         return distil_student(
-            self.encoder_config(sessions[0], True),
-            self.options.distillation,
+            self.encoder_config(chosen[0]),
+            options.distillation,
             self.train_options.student,
-            sessions,
+            chosen,
             context,
-            teacher,
+            pretrain_teacher(teacher_config, options.masking, teacher_training, chosen, context),
             teacher_config,
+            selection,
         )
+
+
+class RealmStudentSmall(RealmStudent):
+    """REALM-S: a student of eight layers of half the inner width at ``paper``, the same teacher."""
+
+    presets: ClassVar[Mapping[str, Preset]] = student_presets(**sized((1, 2, 8), (1, 2, 10), expand=1))
+
+
+class RealmStudentLarge(RealmStudent):
+    """REALM-L: a student of 22 layers at ``paper``, the same teacher."""
+
+    presets: ClassVar[Mapping[str, Preset]] = student_presets(**sized((2, 4, 22), (1, 2, 10), expand=2))
 
 
 class RealmStudentTransformer(RealmStudent):
     """Control: the same teacher, recipe and number of parameters with an attention backbone in Mamba-2's place."""
 
-    Options: ClassVar[type[BaseModel]] = TransformerStudentOptions
-    options: TransformerStudentOptions
-    presets: ClassVar[Mapping[str, Preset]] = _pretrained_presets("teacher", "student", "finetune")
+    presets: ClassVar[Mapping[str, Preset]] = student_presets(
+        *({"backbone": "attention", "attention_s": 2.0} for _ in range(3))
+    )
 
-    def encoder_config(self, session: Session, causal: bool) -> EncoderConfig:
-        """Describe the student with attention layers; the teacher is everybody's."""
-        config = super().encoder_config(session, causal)
-        return config.model_copy(update={"attention_s": self.options.attention_s}) if causal else config
+
+class RealmBidirectional(RealmStudent):
+    """REALM-bi: a bidirectional student of the same recipe; sees the whole block, an upper reference."""
+
+    causal: ClassVar[bool] = False
+    look_ahead_s: ClassVar[float] = float("inf")
+    presets: ClassVar[Mapping[str, Preset]] = student_presets(**sized((1, 2, 8), (1, 2, 10), expand=1))
+
+
+class RealmAhead(RealmStudent):
+    """The student with a delay: it waits for ``look_ahead_s`` of the future before it predicts."""
+
+    causal: ClassVar[bool] = False
+    look_ahead_s: ClassVar[float] = 0.1
+    Options: ClassVar[type[BaseModel]] = AheadOptions
+    options: AheadOptions
+
+    def __init__(
+        self,
+        preset: str = DEFAULT_PRESET,
+        options: Mapping[str, Any] | None = None,
+        train: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(preset, options, train)
+        self.look_ahead_s = self.options.look_ahead_s  # type: ignore[misc]  # the class declares the default
+
+    def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
+        """Describe a causal encoder whose outputs lag behind its input."""
+        frames = self.options.look_ahead_s * session.rate
+        if abs(frames - round(frames)) > 1e-6:
+            raise OptionError(
+                f"decoder.look_ahead_s={self.options.look_ahead_s:g} is no whole number of frames at {session.rate} Hz"
+            )
+        causal = True if causal is None else causal
+        return super().encoder_config(session, causal, **{"look_ahead": round(frames), **changes})
 
 
 class RealmTeacher(_Pretrained):
@@ -288,19 +324,29 @@ class RealmTeacher(_Pretrained):
     look_ahead_s: ClassVar[float] = float("inf")
     Options: ClassVar[type[BaseModel]] = TeacherOptions
     TrainOptions: ClassVar[type[BaseModel]] = TeacherTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = _pretrained_presets("teacher", "finetune")
+    presets: ClassVar[Mapping[str, Preset]] = stage_presets("teacher", "finetune")
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.teacher.learning_rate": Range(3e-4, 1e-2, log=True),
-        "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),
-        "decoder.dropout": DROPOUTS,
-        "decoder.freeze_tokenizer": Choice((True, False)),
+        **FINETUNE_SPACE,
     }
     options: TeacherOptions
     train_options: TeacherTrainOptions
 
-    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
-        config = self.encoder_config(sessions[0], False)
-        return pretrain_teacher(config, self.options.masking, self.train_options.teacher, sessions, context)
+    @property
+    def keeps_head(self) -> bool:
+        """There is none: the teacher has never seen a label."""
+        return False
 
-    def pretrained_part(self, network: RealmNetwork) -> nn.Module:
-        return network.encoder
+    def sizes(self) -> Mapping[str, int]:
+        return published_sizes(self.encoder_config(published_session()), is_teacher=True)
+
+    def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
+        return super().encoder_config(session, causal, **{"drop_path": self.options.drop_path, **changes})
+
+    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
+        chosen = self.pretraining_sessions(sessions, context)
+        config = self.encoder_config(chosen[0])
+        return pretrain_teacher(config, self.options.masking, self.train_options.teacher, chosen, context)
+
+    def _start(self, network: RealmNetwork, artifact: Artifact) -> None:
+        load_arrays_into(network.encoder, artifact.arrays)

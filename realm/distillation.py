@@ -1,14 +1,14 @@
 """Stage 2: the causal student learns the teacher's representation and the task on the pretraining sessions.
 
-The loss is the published sum (Wu et al. 2026, first version): alignment ``1 - cos(student, teacher)`` per step on the
-last residual stream, the squared error of the task, and a small reconstruction of the frames. With no teacher the same
+The loss is the published sum (Wu et al. 2026): alignment of the last residual streams step by step, the squared error
+of the task (in the first version only), and the reconstruction of the frames at random steps. With no teacher the same
 function is the control: same network, sessions, labels and updates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +23,7 @@ from realmbench.training.loop import TrainOptions, fit, window_sampler
 from realmbench.training.network_decoder import drawn, load_arrays_into, module_arrays
 from realmbench.training.windows import Batch, ValidationR2, validation_batches
 
+from .alignment import ALIGNMENTS
 from .encoder import EncoderConfig, RealmEncoder, RealmNetwork
 from .pretraining import reconstruction_error
 
@@ -31,19 +32,25 @@ RECONSTRUCTED_SHARE = 0.3
 
 
 class DistillationOptions(BaseModel):
-    """Weights of the distillation loss.
+    """The distillation loss; the defaults are the weights of the first published version.
 
     Attributes
     ----------
-    alignment : of ``1 - cos`` between the student's and the teacher's last residual stream.
-    task : of the squared error of the normalised target.
-    reconstruction : of the squared error of the frames at random steps.
+    alignment : weight of the alignment between the student's and the teacher's residual streams.
+    kind : of the alignment; the published one is ``cosine``.
+    aligned_layers : how many of the last layers are aligned, from the last one back.
+    shuffled : control; the teacher looks at another window than the student.
+    task : weight of the squared error of the normalised target.
+    reconstruction : weight of the squared error of the frames at random steps.
     copy_tokenizer : start the student's tokenizer from the teacher's weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     alignment: float = Field(1.0, ge=0)
+    kind: Literal["cosine", "mse", "cka", "infonce"] = "cosine"
+    aligned_layers: int = Field(1, ge=1)
+    shuffled: bool = False
     task: float = Field(1.0, ge=0)
     reconstruction: float = Field(0.1, ge=0)
     copy_tokenizer: bool = True
@@ -69,22 +76,44 @@ def distil_student(
     context: Context,
     teacher: Artifact,
     teacher_config: EncoderConfig,
+    selection: Sequence[SessionData] | None = None,
 ) -> Artifact:
-    """Return the distilled network, trained now or taken from the store."""
-    if teacher_config.d_model != config.d_model:
+    """Return the distilled network, trained now or taken from the store.
+
+    Parameters
+    ----------
+    selection : sessions whose validation segments choose the best weights; the pretraining sessions by default.
+
+    Raises
+    ------
+    OptionError : teacher and student cannot be aligned, or nothing is left to learn.
+    """
+    if weights.alignment and teacher_config.d_model != config.d_model:
         raise OptionError(
             f"teacher and student must be equally wide to be aligned step by step, not {teacher_config.d_model} "
             f"and {config.d_model}"
         )
-    full = {"encoder": config.model_dump(), "weights": weights.model_dump(), "train": options.model_dump()}
+    shallower = min(config.layers, teacher_config.layers)
+    if weights.alignment and weights.aligned_layers > shallower:
+        raise OptionError(
+            f"decoder.distillation.aligned_layers={weights.aligned_layers}, but teacher or student has {shallower} only"
+        )
+    if not (weights.alignment or weights.task or weights.reconstruction):
+        raise OptionError("alignment, task and reconstruction all have weight 0; the student would learn nothing")
+    full: dict[str, Any] = {
+        "encoder": config.model_dump(),
+        "weights": weights.model_dump(),
+        "train": options.model_dump(),
+    }
+    if selection is not None:
+        full["selection"] = [session.key for session in selection]
 
     def build() -> Trained:
         frozen = RealmEncoder(teacher_config)
         load_arrays_into(frozen, teacher.arrays)
         frozen.to(context.device).eval().requires_grad_(False)
-        return _train(
-            "realm-student", config, options, sessions, context, {**full, "teacher": teacher.hash}, weights, frozen
-        )
+        keyed = {**full, "teacher": teacher.hash}
+        return _train("realm-student", config, options, sessions, context, keyed, weights, frozen, selection)
 
     return context.artifacts.get_or_build(
         "realm-student", full, sessions, context.seed, context.device, build, parents=[teacher]
@@ -99,7 +128,7 @@ def train_pooled(
     weights = DistillationOptions(alignment=0, task=1, reconstruction=0, copy_tokenizer=False)
 
     def build() -> Trained:
-        return _train("realm-pooled", config, options, sessions, context, full, weights, None)
+        return _train("realm-pooled", config, options, sessions, context, full, weights)
 
     return context.artifacts.get_or_build("realm-pooled", full, sessions, context.seed, context.device, build)
 
@@ -112,7 +141,8 @@ def _train(
     context: Context,
     full: Mapping[str, Any],
     weights: DistillationOptions,
-    teacher: RealmEncoder | None,
+    teacher: RealmEncoder | None = None,
+    selection: Sequence[SessionData] | None = None,
 ) -> Trained:
     # Student and control start from the same weights and see the same windows: one stream name for both.
     seed = stream_seed(context.seed, "realm-student", "initial weights")
@@ -121,12 +151,12 @@ def _train(
         student.network.encoder.tokenizer.load_state_dict(teacher.tokenizer.state_dict())
 
     def loss(batch: Batch) -> torch.Tensor:
-        return _loss(student, teacher, weights, batch)
+        return distillation_loss(student, teacher, weights, batch)
 
     result = fit(
         student,
         loss,
-        _score(student, teacher, weights, sessions, context.device),
+        _score(student, teacher, weights, sessions if selection is None else selection, context.device),
         window_sampler(sessions, options, context.seed, "realm-student", context.device),
         options,
         stream_seed(context.seed, "realm-student", "dropout"),
@@ -137,22 +167,31 @@ def _train(
     return Trained(arrays, sum(parameter.numel() for parameter in student.network.parameters()), *result)
 
 
-def _loss(student: Student, teacher: RealmEncoder | None, weights: DistillationOptions, batch: Batch) -> torch.Tensor:
+def distillation_loss(
+    student: Student, teacher: RealmEncoder | None, weights: DistillationOptions, batch: Batch
+) -> torch.Tensor:
+    """Return the weighted sum of alignment, task and reconstruction; without a teacher there is no alignment."""
     encoder = student.network.encoder
     code = encoder.encode(encoder.tokenize(batch.x, batch.mask))
     total = batch.x.new_zeros(())
     if weights.task:
-        total = total + weights.task * nn.functional.mse_loss(student.network.head(code.final), batch.y)
+        prediction = student.network.read_out(code.final, batch.x)  # (B, T, D)
+        total = total + weights.task * nn.functional.mse_loss(prediction, batch.y)
     if weights.reconstruction:
         frames = student.reconstruction(code.layers[-1]).unflatten(-1, batch.x.shape[2:])  # (B, T, C, F)
         steps = torch.rand(batch.x.shape[:2], device=batch.x.device) < RECONSTRUCTED_SHARE
         steps[:, 0] = True  # never empty
         total = total + weights.reconstruction * reconstruction_error(frames, batch.x, steps, batch.mask)
     if teacher is not None and weights.alignment:
+        seen, mask = batch.x, batch.mask
+        if weights.shuffled:
+            seen, mask = seen.roll(1, 0).flip(1), mask.roll(1, 0)  # another window, and backwards if it is the only one
         with torch.no_grad():
-            target = teacher.encode(teacher.tokenize(batch.x, batch.mask)).layers[-1]  # (B, T, d)
-        similarity = nn.functional.cosine_similarity(code.layers[-1], target, dim=-1)  # (B, T)
-        total = total + weights.alignment * (1 - similarity).mean()
+            targets = teacher.encode(teacher.tokenize(seen, mask)).layers  # (B, T, d) each
+        last = weights.aligned_layers
+        pairs = zip(code.layers[-last:], targets[-last:])
+        distance = sum(ALIGNMENTS[weights.kind](ours, theirs) for ours, theirs in pairs)
+        total = total + weights.alignment / last * distance
     return total
 
 
@@ -162,7 +201,7 @@ def _score(
     weights: DistillationOptions,
     sessions: Sequence[SessionData],
     device: str,
-) -> Any:
+) -> Callable[[], float]:
     """Validation R2 where the task is part of the loss, else the negative validation loss."""
     if weights.task:
         return ValidationR2(sessions, lambda batch: student.network(batch.x, batch.mask), device)
@@ -172,6 +211,7 @@ def _score(
     def score() -> float:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same reconstructed steps at every validation
-            return -sum(_loss(student, teacher, weights, batch).item() for batch in batches) / len(batches)
+            errors = [distillation_loss(student, teacher, weights, batch).item() for batch in batches]
+        return -sum(errors) / len(errors)
 
     return score

@@ -1,21 +1,23 @@
-"""REALM's encoder: tokenizer and a stack of pre-norm Mamba-2 blocks, bidirectional (teacher) or causal (student)."""
+"""REALM's encoder: tokenizer and a stack of pre-norm blocks, bidirectional (teacher) or causal (student)."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
+from torch.nn import functional
 
 from realmbench.errors import OptionError, RealmbenchError
-from realmbench.networks.attention import TransformerLayer
 
-from .mamba2 import BidirectionalMixer, Mamba2Mixer, MixerState
+from .backbones import attention_block, gru_block
+from .mamba2 import BidirectionalMixer, Mamba2Mixer, Mixer, MixerState, RealmMixer
 from .tokenizer import NeuralTokenizer, TokenizerState
 
-# Width of a head of attention layers.
-HEAD_WIDTH = 32
+Variant = Literal["mamba2", "paper"]
+Backbone = Literal["mamba", "attention", "gru"]
+
 # Sizes by preset; teacher and student are equally wide and deep.
 PRESETS = {
     "tiny": {"d_model": 32, "layers": 1, "headdim": 32, "d_state": 16},
@@ -31,10 +33,15 @@ class EncoderConfig(BaseModel):
     ----------
     channels, features, rate : of the frames.
     causal : causal student or bidirectional teacher.
+    variant : ``mamba2`` has standard blocks, ``paper`` the authors' and their skip from the frames to the output.
     d_model, layers, expand, headdim, d_state : of the blocks.
     dropout : on the output of every block.
-    attention_s : None for Mamba-2 blocks; else a causal encoder has attention layers with as many parameters, and this
-        is their window.
+    drop_path : probability with which the last block is left out of a window in training; it grows linearly from none
+        at the first (Huang et al. 2016, arXiv 1603.09382).
+    energy_s : time constant of the causal channel gate; None averages from the first frame on.
+    backbone : ``mamba``, or attention or recurrent layers with as many parameters in its place; causal encoders only.
+    attention_s : how far back attention looks; None with every other backbone.
+    look_ahead : frames by which the outputs of a causal encoder lag behind its input.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,13 +50,18 @@ class EncoderConfig(BaseModel):
     features: int
     rate: int
     causal: bool
+    variant: Variant = "mamba2"
     d_model: int
     layers: int
     expand: int
     headdim: int
     d_state: int
     dropout: float
+    drop_path: float = 0.0
+    energy_s: float | None = 2.0
+    backbone: Backbone = "mamba"
     attention_s: float | None = None
+    look_ahead: int = 0
 
 
 class EncoderOutput(NamedTuple):
@@ -66,71 +78,84 @@ class EncoderState(NamedTuple):
     blocks: list[Any]
 
 
-class Block(nn.Module):
-    """Pre-norm residual block: ``x + dropout(mixer(norm(x)))``."""
+def mixer_kind(variant: Variant) -> type[Mamba2Mixer] | type[RealmMixer]:
+    """Return the class of a variant's Mamba-2 blocks."""
+    return RealmMixer if variant == "paper" else Mamba2Mixer
 
-    def __init__(self, config: EncoderConfig) -> None:
+
+class Block(nn.Module):
+    """Pre-norm residual block: ``x + drop_path(dropout(mixer(norm(x))))``."""
+
+    def __init__(self, config: EncoderConfig, drop_path: float = 0.0) -> None:
         super().__init__()
-        mixer: type[Mamba2Mixer | BidirectionalMixer] = Mamba2Mixer if config.causal else BidirectionalMixer
+        kind = mixer_kind(config.variant)
+        size = (config.d_model, config.d_state, config.expand, config.headdim)
         self.norm = nn.LayerNorm(config.d_model)
-        self.mixer = mixer(config.d_model, config.d_state, config.expand, config.headdim)
+        self.mixer: Mixer | BidirectionalMixer = kind(*size) if config.causal else BidirectionalMixer(kind, *size)
         self.dropout = nn.Dropout(config.dropout)
+        self.drop_path = drop_path
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.dropout(self.mixer(self.norm(x)))
+        branch = self.dropout(self.mixer(self.norm(x)))  # (B, T, d)
+        if self.training and self.drop_path:
+            kept = torch.rand(len(x), 1, 1, device=x.device) >= self.drop_path
+            branch = branch * kept / (1 - self.drop_path)
+        return x + branch
 
     def step(self, x: torch.Tensor, state: MixerState) -> tuple[torch.Tensor, MixerState]:
-        assert isinstance(self.mixer, Mamba2Mixer)
+        assert isinstance(self.mixer, Mixer)
         y, state = self.mixer.step(self.norm(x), state)
         return x + y, state
 
     def initial_state(self, batch: int) -> MixerState:
-        assert isinstance(self.mixer, Mamba2Mixer)
+        assert isinstance(self.mixer, Mixer)
         return self.mixer.initial_state(batch)
 
 
-def attention_block(config: EncoderConfig) -> TransformerLayer:
-    """Make a causal Transformer layer with as many parameters as a Mamba-2 block of this configuration.
-
-    Attention and norms are what the width makes them; the gated perceptron takes the rest.
+class RealmEncoder(nn.Module):
+    """Frames to hidden states, one per frame.
 
     Raises
     ------
-    OptionError : attention alone is larger than the block.
+    OptionError : a backbone in Mamba-2's place cannot be as large as it.
     """
-    assert config.attention_s is not None
-    width = config.d_model
-    with torch.device("meta"):
-        wanted = sum(parameter.numel() for parameter in Block(config).parameters())
-    hidden = round((wanted - 4 * width**2 - 2 * width) / (3 * width))
-    if hidden < 1:
-        raise OptionError(f"a Mamba-2 block of {wanted:,} parameters leaves none to a perceptron; raise decoder.expand")
-    heads = max(1, width // HEAD_WIDTH)
-    return TransformerLayer(width, heads, hidden, max(1, round(config.attention_s * config.rate)), config.dropout)
-
-
-class RealmEncoder(nn.Module):
-    """Frames to hidden states, one per frame."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer = NeuralTokenizer(config.channels, config.features, config.d_model, config.causal, config.rate)
-        make = Block if config.attention_s is None else attention_block
-        self.blocks = nn.ModuleList(make(config) for _ in range(config.layers))
+        self.tokenizer = NeuralTokenizer(
+            config.channels, config.features, config.d_model, config.causal, config.rate, config.energy_s
+        )
+        self.blocks = nn.ModuleList(self._block(config, depth) for depth in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
 
+    def _block(self, config: EncoderConfig, depth: int) -> nn.Module:
+        if config.backbone == "mamba":
+            return Block(config, config.drop_path * depth / max(1, config.layers - 1))
+        if not config.causal:
+            raise OptionError(f"a bidirectional encoder has Mamba-2 blocks, not backbone {config.backbone}")
+        with torch.device("meta"):
+            wanted = sum(parameter.numel() for parameter in Block(config).parameters())
+        if config.backbone == "gru":
+            return gru_block(config.d_model, wanted, config.dropout)
+        assert config.attention_s is not None
+        return attention_block(config.d_model, wanted, config.dropout, config.attention_s * config.rate)
+
     def tokenize(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Map (B, T, C, F) frames and the (B, C) channel mask to (B, T, d) tokens."""
-        return self.tokenizer(x, mask)
+        """Map (B, T, C, F) frames and the (B, C) channel mask to (B, T + look-ahead, d) tokens.
+
+        After the last frame come zeros, the mean.
+        """
+        return self.tokenizer(functional.pad(x, (0, 0, 0, 0, 0, self.config.look_ahead)), mask)
 
     def encode(self, tokens: torch.Tensor) -> EncoderOutput:
-        """Map (B, T, d) tokens to hidden states."""
+        """Map (B, T + look-ahead, d) tokens to the hidden states of T frames."""
+        ahead = self.config.look_ahead
         layers = []
         for block in self.blocks:
             tokens = block(tokens)
-            layers.append(tokens)
-        return EncoderOutput(self.norm(tokens), layers)
+            layers.append(tokens[:, ahead:])
+        return EncoderOutput(self.norm(layers[-1]), layers)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map (B, T, C, F) frames to (B, T, d) hidden states."""
@@ -141,10 +166,10 @@ class RealmEncoder(nn.Module):
 
         Raises
         ------
-        RealmbenchError : the encoder is bidirectional.
+        RealmbenchError : the encoder needs the future.
         """
-        if not self.config.causal:
-            raise RealmbenchError("a bidirectional encoder needs the whole sequence and cannot stream")
+        if not self.config.causal or self.config.look_ahead:
+            raise RealmbenchError("an encoder that needs the future cannot stream")
         return EncoderState(
             self.tokenizer.initial_state(batch), [block.initial_state(batch) for block in self._blocks()]
         )
@@ -159,26 +184,63 @@ class RealmEncoder(nn.Module):
         return self.norm(x), EncoderState(tokenizer_state, blocks)
 
     def _blocks(self) -> list[Any]:
-        return list(self.blocks)  # Mamba-2 or attention, which step alike
+        return list(self.blocks)  # of whatever backbone: all step alike
+
+
+def stacked(hidden: torch.Tensor, frames: int) -> torch.Tensor:
+    """Stack every hidden state of (B, T, d) behind those before it: (B, T, frames * d), the oldest first.
+
+    Before the first stands the first.
+    """
+    before = hidden[:, :1].expand(-1, frames - 1, -1)
+    return torch.cat([before, hidden], dim=1).unfold(1, frames, 1).transpose(2, 3).flatten(2)
+
+
+class NetworkState(NamedTuple):
+    """Memory of a stream: the encoder's, and the last hidden states (B, history - 1, d); none at the start."""
+
+    encoder: EncoderState
+    hidden: torch.Tensor | None
 
 
 class RealmNetwork(nn.Module):
-    """Encoder and linear head: what is deployed."""
+    """Encoder and linear head, and in the ``paper`` variant a linear skip from the frame: what is deployed.
 
-    def __init__(self, encoder: RealmEncoder, outputs: int) -> None:
+    Parameters
+    ----------
+    outputs : D.
+    history : how many hidden states, from the present back, the head sees.
+    skip : whether the ``paper`` variant has its skip.
+    """
+
+    def __init__(self, encoder: RealmEncoder, outputs: int, history: int = 1, skip: bool = True) -> None:
         super().__init__()
+        config = encoder.config
         self.encoder = encoder
-        self.head = nn.Linear(encoder.config.d_model, outputs)
+        self.history = history
+        self.head = nn.Linear(history * config.d_model, outputs)
+        with_skip = skip and config.variant == "paper"
+        self.skip = nn.Linear(config.channels * config.features, outputs) if with_skip else None
+
+    def read_out(self, hidden: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Map (..., history * d) hidden states, and (..., C, F) frames for the skip, to (..., D) normalised outputs."""
+        y = self.head(hidden)
+        return y if self.skip is None else y + self.skip(x.flatten(-2))
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map (B, T, C, F) frames to (B, T, D) normalised predictions."""
-        return self.head(self.encoder(x, mask))
+        hidden = self.encoder(x, mask)  # (B, T, d)
+        return self.read_out(stacked(hidden, self.history) if self.history > 1 else hidden, x)
 
-    def initial_state(self, batch: int) -> EncoderState:
+    def initial_state(self, batch: int) -> NetworkState:
         """Return the memory of a stream that has seen nothing."""
-        return self.encoder.initial_state(batch)
+        return NetworkState(self.encoder.initial_state(batch), None)
 
-    def step(self, frame: torch.Tensor, mask: torch.Tensor, state: EncoderState) -> tuple[torch.Tensor, EncoderState]:
+    def step(self, frame: torch.Tensor, mask: torch.Tensor, state: NetworkState) -> tuple[torch.Tensor, NetworkState]:
         """Map one (B, C, F) frame to its (B, D) prediction and carry the memory on."""
-        hidden, state = self.encoder.step(frame, mask, state)
-        return self.head(hidden), state
+        hidden, encoder = self.encoder.step(frame, mask, state.encoder)
+        if self.history == 1:
+            return self.read_out(hidden, frame), NetworkState(encoder, None)
+        before = hidden[:, None].expand(-1, self.history - 1, -1) if state.hidden is None else state.hidden
+        frames = torch.cat([before, hidden[:, None]], dim=1)  # (B, history, d)
+        return self.read_out(frames.flatten(1), frame), NetworkState(encoder, frames[:, 1:])

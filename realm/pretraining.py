@@ -1,4 +1,4 @@
-"""Stage 1: the bidirectional teacher learns by masked autoencoding on many sessions, without labels.
+"""Stage 1: the teacher learns by masked autoencoding on many sessions, without labels.
 
 Blocks of tokens are replaced by a learnt mask token, and the network reconstructs the clean frames at the masked
 steps (Wu et al. 2026; He et al. 2022, arXiv 2111.06377, for the idea).
@@ -22,14 +22,15 @@ from realmbench.training.masking import MaskingOptions, block_mask, corrupt
 from realmbench.training.network_decoder import drawn, module_arrays
 from realmbench.training.windows import Batch, validation_batches
 
-from .encoder import EncoderConfig, RealmEncoder
+from .encoder import EncoderConfig, RealmEncoder, mixer_kind
 from .mamba2 import BidirectionalMixer
 
 
 class MaskedAutoencoder(nn.Module):
     """The teacher's encoder with a mask token and a predictor that exists during pretraining only.
 
-    The predictor is one bidirectional block and a small perceptron, from the encoder's output to all frames.
+    The predictor is one bidirectional block and a small perceptron, from the encoder's output to all frames; it looks
+    both ways behind a causal encoder too.
     """
 
     def __init__(self, config: EncoderConfig, masking: MaskingOptions) -> None:
@@ -40,7 +41,7 @@ class MaskedAutoencoder(nn.Module):
         self.encoder = RealmEncoder(config)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
         self.mixer = BidirectionalMixer(
-            width, d_state=config.d_state, expand=1, headdim=math.gcd(config.headdim, width)
+            mixer_kind(config.variant), width, config.d_state, expand=1, headdim=math.gcd(config.headdim, width)
         )
         self.norm = nn.LayerNorm(width)
         self.perceptron = nn.Sequential(
@@ -80,7 +81,7 @@ def pretrain_teacher(
     sessions: Sequence[SessionData],
     context: Context,
 ) -> Artifact:
-    """Return the teacher's encoder, trained now or taken from the store."""
+    """Return the teacher's encoder, trained now or taken from the store; no updates leave it as it was drawn."""
     full = {"encoder": config.model_dump(), "masking": masking.model_dump(), "train": options.model_dump()}
 
     def build() -> Trained:

@@ -2,9 +2,9 @@
 
 A small convolution shared by all channels, a gate per channel (efficient channel attention, Wang et al. 2020,
 arXiv 1910.03151), and a projection. REALM's causal gate averages each channel's energy from the start of the segment:
-on a device that mean never forgets, and training has only ever seen its first five seconds. Here the causal mean is an
-exponential one with a fixed time constant, which training windows cover; streams then run in constant memory and meet
-nothing that training did not.
+on a device that mean never forgets, and training has only ever seen its first five seconds. Unless the published mean
+is asked for, the causal mean is an exponential one with a time constant that training windows cover; a stream then
+meets nothing that training did not. Both run in constant memory.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from torch.nn import functional
 TIME_TAPS = 3
 CHANNEL_WIDTH = 8
 GATE_TAPS = 5
-# Time constant of the causal energy mean; shorter than the training windows.
-ENERGY_S = 2.0
 # Steps handled by one matrix product of the exponential mean.
 MEAN_CHUNK = 64
 
 
 class MeanState(NamedTuple):
-    """Memory of an exponential mean: the decayed sum (B, C) and the decayed count (a scalar tensor)."""
+    """Memory of a mean over time: its value (B, C) and the decayed number of steps in it (a scalar tensor)."""
 
-    total: torch.Tensor
+    value: torch.Tensor
     weight: torch.Tensor
 
 
@@ -40,15 +38,18 @@ class TokenizerState(NamedTuple):
     mean: MeanState
 
 
-def exponential_mean(x: torch.Tensor, decay: float) -> torch.Tensor:
-    """Causal exponential mean over time, exact from the first step on: ``sum decay^(t-s) x_s / sum decay^(t-s)``.
+def causal_mean(x: torch.Tensor, decay: float) -> torch.Tensor:
+    """Causal mean over time, exact from the first step on: ``sum decay^(t-s) x_s / sum decay^(t-s)``.
 
     Parameters
     ----------
     x : (B, T, C), any length.
-    decay : factor per step, between 0 and 1.
+    decay : factor per step, above 0; 1 weighs all steps from the first on alike.
     """
     batch, length, channels = x.shape
+    if decay == 1:
+        counts = torch.arange(1, length + 1, dtype=torch.float64, device=x.device)
+        return (x.double().cumsum(1) / counts[:, None]).to(x.dtype)
     padding = -length % MEAN_CHUNK
     blocks = functional.pad(x, (0, 0, 0, padding)).reshape(batch, -1, MEAN_CHUNK, channels)  # (B, K, Q, C)
     # The powers are taken in double precision: 1 - decay^t would cancel in single.
@@ -63,7 +64,7 @@ def exponential_mean(x: torch.Tensor, decay: float) -> torch.Tensor:
     entering = (decay ** (steps + 1)).to(x.dtype)  # (Q,)
     totals = inside + torch.stack(carries, dim=1)[:, :, None] * entering[:, None]
     counts = torch.arange(1, length + 1, dtype=torch.float64, device=x.device)
-    weights = torch.expm1(counts * math.log(decay)) / (decay - 1)  # (T,)
+    weights = (1 - decay**counts) / (1 - decay)  # (T,)
     return totals.flatten(1, 2)[:, :length] / weights.to(x.dtype)[:, None]
 
 
@@ -75,12 +76,16 @@ class NeuralTokenizer(nn.Module):
     channels, features : C and F of the frames.
     causal : no token depends on later frames.
     rate : frames per second, which turns the time constant into steps.
+    energy_s : time constant of the causal mean of each channel's energy, shorter than the training windows; None
+        averages from the first frame on, as published.
     """
 
-    def __init__(self, channels: int, features: int, d_model: int, causal: bool, rate: int) -> None:
+    def __init__(
+        self, channels: int, features: int, d_model: int, causal: bool, rate: int, energy_s: float | None
+    ) -> None:
         super().__init__()
         self.causal = causal
-        self.decay = math.exp(-1 / (ENERGY_S * rate))
+        self.decay = 1.0 if energy_s is None else math.exp(-1 / (energy_s * rate))
         self.channel = nn.Conv1d(features, CHANNEL_WIDTH, TIME_TAPS)
         self.gate = nn.Conv1d(1, 1, GATE_TAPS, bias=False)
         self.project = nn.Linear(channels * CHANNEL_WIDTH, d_model)
@@ -95,7 +100,7 @@ class NeuralTokenizer(nn.Module):
         image = functional.conv2d(padded.permute(0, 3, 1, 2), self.channel.weight[..., None], self.channel.bias)
         features = functional.gelu(image.permute(0, 2, 3, 1))  # (B, T, C, 8)
         energy = self._energy(features, mask)  # (B, T, C)
-        mean = exponential_mean(energy, self.decay) if self.causal else energy.mean(1, keepdim=True)
+        mean = causal_mean(energy, self.decay) if self.causal else energy.mean(1, keepdim=True)
         return self._tokens(features, mean, mask)
 
     def initial_state(self, batch: int) -> TokenizerState:
@@ -112,10 +117,11 @@ class NeuralTokenizer(nn.Module):
         frames = torch.cat([state.frames, frame[:, None]], dim=1)  # (B, K, C, F)
         taps = frames.movedim(1, -1).flatten(2)  # (B, C, F K)
         features = functional.gelu(functional.linear(taps, self.channel.weight.flatten(1), self.channel.bias))[:, None]
-        total = self.decay * state.mean.total + self._energy(features, mask)[:, 0]  # (B, C)
+        energy = self._energy(features, mask)[:, 0]  # (B, C)
         weight = self.decay * state.mean.weight + 1
-        token = self._tokens(features, (total / weight)[:, None], mask)[:, 0]
-        return token, TokenizerState(frames[:, 1:], MeanState(total, weight))
+        mean = state.mean.value + (energy - state.mean.value) / weight  # a sum would outgrow its digits
+        token = self._tokens(features, mean[:, None], mask)[:, 0]
+        return token, TokenizerState(frames[:, 1:], MeanState(mean, weight))
 
     def _energy(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         # A sum, because the gradient of a mean would be written out once more in full size.

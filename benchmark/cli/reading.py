@@ -221,6 +221,7 @@ def _page(name: str, preset: str | None, data_root: Path | None) -> dict[str, An
             "learns across sessions": cls.multi_session,
             "presets": ", ".join(cls.presets),
         },
+        **({f"parameters as published (preset {preset})": sizes} if (sizes := dict(decoder.sizes())) else {}),
         f"decoder options (preset {preset})": decoder.config["decoder"],
         f"train options (preset {preset})": decoder.config["train"],
     }

@@ -10,10 +10,17 @@ import pytest
 import torch
 
 from realmbench.artifact import ArtifactStore
-from realmbench.decoder import Context
-from realmbench.errors import OptionError, RealmbenchError
-from realmbench.realm.decoders import RealmPooled, RealmScratch, RealmStudent, RealmStudentTransformer, RealmTeacher
-from realmbench.realm.distillation import DistillationOptions, Student, _loss
+from realmbench.decoder import DECODERS, Context
+from realmbench.errors import OptionError, ProtocolError, RealmbenchError
+from realmbench.realm.decoders import (
+    RealmAhead,
+    RealmPooled,
+    RealmScratch,
+    RealmStudent,
+    RealmStudentTransformer,
+    RealmTeacher,
+)
+from realmbench.realm.distillation import DistillationOptions, Student, distillation_loss
 from realmbench.realm.encoder import RealmEncoder
 
 STAGE = {"updates": 6, "evaluate_every": 3, "window_s": 1.0}
@@ -113,12 +120,12 @@ def test_alignment_pulls_the_student_towards_the_teacher(context: Context, sessi
         mine = encoder.encode(encoder.tokenize(batch.x, batch.mask)).layers[-1]
         target = teacher.encode(teacher.tokenize(batch.x, batch.mask)).layers[-1]
         cosine = (mine * target).sum(-1) / (mine.norm(dim=-1) * target.norm(dim=-1))
-        torch.testing.assert_close(_loss(student, teacher, weights, batch), (1 - cosine).mean())
+        torch.testing.assert_close(distillation_loss(student, teacher, weights, batch), (1 - cosine).mean())
     optimiser = torch.optim.Adam(student.parameters(), lr=5e-3)
     losses = []
     for _ in range(30):
         optimiser.zero_grad()
-        loss = _loss(student, teacher, weights, sampler.draw())
+        loss = distillation_loss(student, teacher, weights, sampler.draw())
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
@@ -134,7 +141,7 @@ def test_task_alone_is_what_the_control_minimises(sessions: list[Any]) -> None:
 
     batch = WindowSampler(sessions, 1.0, 4, stream(0, "w"), "cpu").draw()
     expected = (student.network(batch.x, batch.mask) - batch.y).square().mean()
-    torch.testing.assert_close(_loss(student, None, weights, batch), expected)
+    torch.testing.assert_close(distillation_loss(student, None, weights, batch), expected)
 
 
 def test_options_that_do_not_apply_are_refused() -> None:
@@ -154,3 +161,174 @@ def test_head_width_must_divide() -> None:
 def test_adapting_without_pretraining_is_refused(session_maker: Any, context: Context) -> None:
     with pytest.raises(RealmbenchError, match="needs the artifact"):
         RealmStudent("tiny").adapt(session_maker(), context)
+
+
+def test_read_out_is_ridge_on_eleven_stacked_states(context: Context, sessions: list[Any], session_maker: Any) -> None:
+    """The head by hand: the last eleven states, before the first one the first, and scikit-learn's ridge."""
+    from sklearn.linear_model import Ridge
+
+    from realmbench.metrics import r2_axis_mean
+
+    decoder = RealmStudent("tiny", {"adaptation": "ridge"}, train("teacher", "student"))
+    assert not decoder.zero_shot
+    artifact, session = decoder.pretrain(sessions, context), session_maker()
+    decoder.adapt(session, context, artifact)
+    for name, value in artifact.arrays.items():
+        if name.startswith("encoder."):
+            np.testing.assert_array_equal(decoder.arrays()[name], value)
+    mask = torch.from_numpy(session.mask)[None]
+
+    def stack(segments: Any) -> tuple[np.ndarray, np.ndarray]:
+        x, y = [], []
+        for segment in segments:
+            with torch.no_grad():
+                hidden = decoder.network.encoder(torch.from_numpy(segment.x)[None], mask)[0].numpy()
+            rows = [np.concatenate([hidden[max(0, t - lag)] for lag in range(10, -1, -1)]) for t in range(len(hidden))]
+            x.append(np.stack(rows)[segment.warm_up :])
+            y.append(segment.y[segment.warm_up :])
+        return np.concatenate(x), np.concatenate(y)
+
+    fitted, chosen = stack(session.train), stack(session.validation)
+    scores = {
+        strength: r2_axis_mean(chosen[1], Ridge(alpha=strength).fit(*fitted).predict(chosen[0]))
+        for strength in 10.0 ** np.arange(7)
+    }
+    best = Ridge(alpha=max(scores, key=lambda strength: scores[strength]))
+    best.fit(*(np.concatenate(parts) for parts in zip(fitted, chosen)))
+    expected = best.predict(stack(session.validation[:1])[0])
+    segment = session.validation[0]
+    np.testing.assert_allclose(decoder.predict(segment.x, session)[segment.warm_up :], expected, atol=1e-4)
+    running = decoder.stream(session)
+    streamed = np.stack([running.step(frame) for frame in segment.x])
+    np.testing.assert_allclose(streamed, decoder.predict(segment.x, session), atol=1e-5)
+    assert decoder.parameters().trained == 2 * (11 * 32 + 1)
+
+
+def test_options_of_fine_tuning_do_not_apply_to_the_read_out() -> None:
+    with pytest.raises(OptionError, match=r"train\.finetune\.updates: decoder\.adaptation=ridge trains no network"):
+        RealmStudent("tiny", {"adaptation": "ridge"}, {"finetune.updates": 5})
+    with pytest.raises(OptionError, match=r"decoder\.freeze_tokenizer"):
+        RealmTeacher("tiny", {"adaptation": "ridge", "freeze_tokenizer": False})
+
+
+def test_fresh_head_and_no_skip_in_the_second_version(
+    context: Context, sessions: list[Any], session_maker: Any
+) -> None:
+    small = {"variant": "paper", "energy_s": None}
+    none = train("teacher", "student", "finetune", updates=0)
+    for fresh in (False, True):
+        decoder = RealmStudent("tiny", {**small, "fresh_head": fresh}, none)
+        artifact = decoder.pretrain(sessions, context)
+        decoder.adapt(session_maker(), context, artifact)
+        arrays = decoder.arrays()
+        assert ("skip.weight" in arrays) == (not fresh)
+        assert np.array_equal(arrays["head.weight"], artifact.arrays["head.weight"]) == (not fresh)
+        assert decoder.zero_shot == (not fresh)
+
+
+def test_part_of_the_pretraining_sessions_grows_and_is_drawn_by_the_seed(context: Context, session_maker: Any) -> None:
+    sessions = [session_maker(name=f"p{index}", seed=index) for index in range(5)]
+
+    def used(count: int | None, seed: int = 0) -> list[str]:
+        decoder = RealmPooled("tiny", {} if count is None else {"sessions": count})
+        chosen = decoder.pretraining_sessions(sessions, Context(seed, "cpu", context.artifacts, context.checkpoints))
+        return [session.name for session in chosen]
+
+    assert used(None) == used(5) == [session.name for session in sessions]
+    for count in (1, 2, 3, 4):
+        assert len(used(count)) == count
+        assert set(used(count)) < set(used(count + 1))
+    assert len({tuple(used(2, seed)) for seed in range(20)}) > 3
+    with pytest.raises(OptionError, match=r"decoder\.sessions=6, but the fold has 5"):
+        used(6)
+
+
+def test_selection_on_held_out_sessions_is_refused_unless_a_leaky_protocol_hands_them_out(
+    context: Context, sessions: list[Any], session_maker: Any
+) -> None:
+    decoder = RealmStudent("tiny", {"select_on": "held-out"}, train("teacher", "student", "finetune"))
+    with pytest.raises(ProtocolError, match="an honest protocol does not hand them out"):
+        decoder.pretrain(sessions, context)
+    honest = RealmStudent("tiny", {}, train("teacher", "student", "finetune")).pretrain(sessions, context)
+    context.selection = [session_maker(name="held-out", seed=9)]
+    leaky = decoder.pretrain(sessions, context)
+    assert leaky.hash != honest.hash
+    assert leaky.record.parents == honest.record.parents
+
+
+def test_kinds_of_teacher(context: Context, sessions: list[Any]) -> None:
+    """A causal one hears nothing of the future, a random one has the weights it was drawn with."""
+    options = train("teacher", "student", "finetune")
+    session = sessions[0]
+    teachers = {}
+    for kind in ("bidirectional", "causal", "random"):
+        decoder = RealmStudent("tiny", {"teacher": kind}, options)
+        student = decoder.pretrain(sessions, context)
+        [teachers[kind]] = student.record.parents
+        assert decoder.teacher_config(session).causal == (kind == "causal")
+    assert len(set(teachers.values())) == 3
+    assert context.artifacts.record_of(teachers["random"]).history[-1]["update"] == 0
+
+
+def test_sizes_share_the_teacher(context: Context, sessions: list[Any]) -> None:
+    options = train("teacher", "student", "finetune")
+    students = [DECODERS.get(name)("tiny", {}, options) for name in ("realm-student", "realm-student-s", "realm-bi")]
+    records = [student.pretrain(sessions, context).record for student in students]
+    assert len({record.parents for record in records}) == 1
+    assert records[1].parameters < records[0].parameters
+
+
+def test_look_ahead_shifts_the_outputs(context: Context, sessions: list[Any]) -> None:
+    """Waiting for L frames is the causal network, whose output of frame t + L answers for frame t."""
+    ahead = RealmAhead("tiny", {"look_ahead_s": 0.1})
+    assert ahead.look_ahead_s == 0.1
+    assert not ahead.causal
+    session = sessions[0]
+    torch.manual_seed(0)
+    network = ahead.build(session).eval()
+    causal = RealmStudent("tiny").build(session).eval()
+    causal.load_state_dict(network.state_dict())
+    mask = torch.from_numpy(session.mask)[None]
+    x = torch.randn(1, 60, session.channels, session.features)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, mask)[:, :-5], causal(x, mask)[:, 5:], rtol=0, atol=1e-6)
+    assert network(x, mask).shape == causal(x, mask).shape
+    with pytest.raises(RealmbenchError, match="cannot stream"):
+        network.initial_state(1)
+    with pytest.raises(OptionError, match=r"look_ahead_s=0\.05 is no whole number of frames at 50 Hz"):
+        RealmAhead("tiny", {"look_ahead_s": 0.05}).build(session)
+
+
+def test_backbones_need_their_options(context: Context, sessions: list[Any]) -> None:
+    with pytest.raises(OptionError, match="backbone=attention needs it"):
+        RealmStudent("tiny", {"backbone": "attention"})
+    with pytest.raises(OptionError, match="others have none"):
+        RealmStudent("tiny", {"attention_s": 1.0})
+    recurrent = RealmStudent("tiny", {"backbone": "gru"}, train("teacher", "student", "finetune"))
+    artifact = recurrent.pretrain(sessions, context)
+    assert any("gru.weight_hh_l0" in name for name in artifact.arrays)
+
+
+def test_more_aligned_layers_than_there_are(context: Context, sessions: list[Any]) -> None:
+    decoder = RealmStudent("tiny", {"distillation.aligned_layers": 2}, train("teacher", "student", "finetune"))
+    with pytest.raises(OptionError, match="aligned_layers=2, but teacher or student has 1 only"):
+        decoder.pretrain(sessions, context)
+
+
+def test_shuffled_teacher_looks_at_another_window(sessions: list[Any]) -> None:
+    decoder = RealmStudent("tiny")
+    torch.manual_seed(0)
+    teacher = RealmEncoder(decoder.teacher_config(sessions[0])).eval()
+    student = Student(decoder.encoder_config(sessions[0]), 2).eval()
+    from realmbench.seeds import stream
+    from realmbench.training.windows import WindowSampler
+
+    batch = WindowSampler(sessions, 1.0, 4, stream(0, "w"), "cpu").draw()
+    weights = DistillationOptions(alignment=1, task=0, reconstruction=0, shuffled=True)
+    with torch.no_grad():
+        mine = student.network.encoder.encode(student.network.encoder.tokenize(batch.x, batch.mask)).layers[-1]
+        order = [3, 0, 1, 2]
+        seen, mask = batch.x[order].flip(1), batch.mask[order]
+        target = teacher.encode(teacher.tokenize(seen, mask)).layers[-1]
+        cosine = torch.nn.functional.cosine_similarity(mine, target, dim=-1)
+        torch.testing.assert_close(distillation_loss(student, teacher, weights, batch), (1 - cosine).mean())

@@ -9,7 +9,7 @@ from torch.nn import functional
 from realmbench.realm.encoder import EncoderConfig, RealmEncoder, RealmNetwork
 from realmbench.realm.mamba2 import Mamba2Mixer
 from realmbench.realm.ssd import ssd_chunked, ssd_sequential
-from realmbench.realm.tokenizer import NeuralTokenizer, exponential_mean
+from realmbench.realm.tokenizer import NeuralTokenizer, causal_mean
 from realmbench.training.flops import count_flops
 
 
@@ -38,17 +38,17 @@ def tokenize_by_definition(tokenizer: NeuralTokenizer, x: torch.Tensor, mask: to
 @pytest.mark.parametrize(("channels", "length"), [(1, 1), (1, 70), (3, 70), (6, 130)])
 def test_tokenizer_equals_its_definition(causal: bool, channels: int, length: int) -> None:
     torch.manual_seed(channels)
-    tokenizer = NeuralTokenizer(channels, 2, 8, causal=causal, rate=50).double()
+    tokenizer = NeuralTokenizer(channels, 2, 8, causal=causal, rate=50, energy_s=2.0).double()
     x = torch.randn(2, length, channels, 2, dtype=torch.float64)
     mask = torch.ones(2, channels, dtype=torch.bool)
     mask[1, channels // 2] = channels == 1
     torch.testing.assert_close(tokenizer(x, mask), tokenize_by_definition(tokenizer, x, mask), rtol=0, atol=1e-10)
 
 
-def test_exponential_mean_of_a_constant_is_that_constant() -> None:
+def test_causal_mean_of_a_constant_is_that_constant() -> None:
     """From the first step on, in single precision, where 1 - decay^t would have lost its digits."""
     x = torch.full((1, 20_000, 1), 3.7)
-    assert (exponential_mean(x, 0.999) / 3.7 - 1).abs().max() < 1e-6
+    assert (causal_mean(x, 0.999) / 3.7 - 1).abs().max() < 1e-6
 
 
 def small_student() -> RealmNetwork:
@@ -86,8 +86,8 @@ def test_state_of_a_stream_does_not_grow() -> None:
     state = net.initial_state(1)
 
     def sizes() -> list[torch.Size]:
-        parts = [state.tokenizer.frames, *state.tokenizer.mean]
-        return [part.shape for part in parts] + [part.shape for block in state.blocks for part in block]
+        parts = [state.encoder.tokenizer.frames, *state.encoder.tokenizer.mean]
+        return [part.shape for part in parts] + [part.shape for block in state.encoder.blocks for part in block]
 
     before = sizes()
     with torch.no_grad():
@@ -118,6 +118,7 @@ def test_one_strong_step_does_not_blur_the_weak_ones_after_it(chunk: int) -> Non
     dt[:, ::10] = 20.0
     x, B, C = torch.randn(1, 256, 2, 8), torch.randn(1, 256, 1, 4), torch.randn(1, 256, 1, 4)
     A = -torch.tensor([1.0, 16.0])
-    y, _ = ssd_chunked(x, dt, A, B, C, chunk)
-    expected, _ = ssd_sequential(*(part.double() for part in (x, dt, A, B, C)))
+    parts = (x, dt * A, B, C)
+    y, _ = ssd_chunked(*parts, chunk)
+    expected, _ = ssd_sequential(*(part.double() for part in parts))
     assert (y.double() - expected).abs().max() < 1e-6 * expected.abs().max()

@@ -53,7 +53,7 @@ def test_causal_block_ignores_the_future_and_bidirectional_does_not() -> None:
     u = torch.randn(1, 60, 16)
     changed = u.clone()
     changed[:, 40:] = torch.randn(1, 20, 16)
-    causal, both = Mamba2Mixer(16, 8, headdim=16), BidirectionalMixer(16, 8, headdim=16)
+    causal, both = Mamba2Mixer(16, 8, headdim=16), BidirectionalMixer(Mamba2Mixer, 16, 8, expand=2, headdim=16)
     with torch.no_grad():
         torch.testing.assert_close(causal(u)[:, :40], causal(changed)[:, :40], rtol=0, atol=0)
         assert (both(u)[:, :40] - both(changed)[:, :40]).abs().max() > 1e-3
@@ -61,8 +61,8 @@ def test_causal_block_ignores_the_future_and_bidirectional_does_not() -> None:
 
 def test_backward_mixer_sees_the_reversed_sequence() -> None:
     torch.manual_seed(0)
-    both = BidirectionalMixer(16, 8, headdim=16)
-    mirrored = BidirectionalMixer(16, 8, headdim=16)
+    both = BidirectionalMixer(Mamba2Mixer, 16, 8, expand=2, headdim=16)
+    mirrored = BidirectionalMixer(Mamba2Mixer, 16, 8, expand=2, headdim=16)
     mirrored.load_state_dict(both.state_dict())
     mirrored.forward_mixer, mirrored.backward_mixer = mirrored.backward_mixer, mirrored.forward_mixer
     with torch.no_grad():
