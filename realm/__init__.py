@@ -26,3 +26,7 @@ DECODERS = {
     ),
     "realm-scratch": Lazy("realmbench.realm.decoders:RealmScratch", "control: same network, held-out session alone"),
 }
+
+BENCHES = {
+    "ssd": Lazy("realmbench.realm.speed:SsdBench", "the scan against its dual form, transformers' block, long records"),
+}

@@ -73,9 +73,11 @@ class Mixer(nn.Module):
     ----------
     convolved : numbers per step that pass the convolution.
     rotary : the state turns by rotary angles.
+    scan : computes the recurrence of a whole sequence, with the arguments of `ssd_chunked`.
     """
 
     rotary = False
+    scan = staticmethod(ssd_chunked)
     conv1d: nn.Conv1d
     D: nn.Parameter
 
@@ -112,7 +114,7 @@ class Mixer(nn.Module):
     def forward(self, u: torch.Tensor) -> torch.Tensor:
         """Map (B, T, d) to (B, T, d), causally."""
         scan = self.enter(u)
-        y, _ = ssd_chunked(scan.scaled, scan.rates, scan.B, scan.C, CHUNK, self.angles())  # (B, T, H, P)
+        y, _ = self.scan(scan.scaled, scan.rates, scan.B, scan.C, CHUNK, self.angles())  # (B, T, H, P)
         return self.leave(y, scan)
 
     def initial_state(self, batch: int) -> MixerState:
@@ -281,7 +283,7 @@ class BidirectionalMixer(nn.Module):
         scaled, rates, B, C = (
             torch.cat([getattr(onward, part), getattr(reverse, part)], dim=2) for part in ("scaled", "rates", "B", "C")
         )
-        y, _ = ssd_chunked(scaled, rates, B, C, CHUNK, self.forward_mixer.angles())  # (B, T, 2 H, P)
+        y, _ = self.forward_mixer.scan(scaled, rates, B, C, CHUNK, self.forward_mixer.angles())  # (B, T, 2 H, P)
         forward, backward = y.chunk(2, dim=2)
         forward = self.forward_mixer.leave(forward, onward)  # (B, T, d)
         backward = self.backward_mixer.leave(backward, reverse).flip(1)  # (B, T, d)

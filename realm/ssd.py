@@ -117,8 +117,8 @@ def ssd_quadratic(
     length, repeats = x.shape[1], x.shape[2] // B.shape[2]
     B, C = _in_positions(B, C, angles)
     scores = torch.einsum("bign,bjgn->bgij", C, B).repeat_interleave(repeats, dim=1)  # (B, H, T, T)
-    summed = rates.movedim(1, -1).double().cumsum(-1)  # (B, H, T)
-    between = (summed[..., :, None] - summed[..., None, :]).to(x.dtype)  # (B, H, T, T)
+    summed = rates.movedim(1, -1).cumsum(-1)  # (B, H, T)
+    between = summed[..., :, None] - summed[..., None, :]  # (B, H, T, T)
     later = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
     return torch.einsum("bhij,bjhp->bihp", scores * between.masked_fill(later, -torch.inf).exp(), x)
 

@@ -6,7 +6,7 @@ import sys
 
 from realmbench.errors import RealmbenchError
 
-from . import reading, running, tuning  # noqa: F401  # importing them registers their commands
+from . import measuring, reading, running, tuning  # noqa: F401  # importing them registers their commands
 from .application import app
 
 __all__ = ["app", "main"]

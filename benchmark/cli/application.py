@@ -51,11 +51,12 @@ Settings = Annotated[
 
 
 def registry_of(kind: str) -> Any:
-    """Return the registry of models, datasets or protocols."""
+    """Return the registry of models, datasets, protocols or benches."""
     places = {
         "models": "realmbench.decoder:DECODERS",
         "datasets": "realmbench.dataset:DATASETS",
         "protocols": "realmbench.protocol:PROTOCOLS",
+        "benches": "realmbench.bench:BENCHES",
     }
     if kind not in places:
         raise unknown_name("kind", kind, [*places, "suites", "metrics"])

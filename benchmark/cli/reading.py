@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @app.command("list")
 def list_names(
-    kind: Annotated[str, typer.Argument(help="models, datasets, protocols, suites or metrics.")],
+    kind: Annotated[str, typer.Argument(help="models, datasets, protocols, suites, metrics or benches.")],
     as_json: AsJson = False,
 ) -> None:
     """List what there is. Example: `realmbench list models`."""

@@ -1,0 +1,48 @@
+"""The command that measures speed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from .application import AsJson, app
+
+BENCH_EXAMPLES = """
+Measure speed: ratios inside one process, medians.
+
+Examples:
+
+    realmbench bench ssd
+
+    realmbench bench ssd --threads 1 --rounds 9 --json
+"""
+
+
+@app.command(help=BENCH_EXAMPLES)
+def bench(
+    name: Annotated[str, typer.Argument(help="What to measure; `realmbench list benches`.")],
+    rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 5,
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Threads of torch; by default as many as it takes by itself."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    import torch
+
+    from realmbench.bench import BENCHES
+    from realmbench.machine import check_device
+    from realmbench.render import print_bench, progress_stage
+
+    measured = BENCHES.get(name)()
+    check_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with progress_stage() as on_progress:
+        report = measured.measure(device, rounds, on_progress)
+    if as_json:
+        print(report.model_dump_json(indent=1))
+        return
+    print_bench(report)

@@ -1,0 +1,158 @@
+"""How fast the scan is: the published network with only its scan exchanged, transformers' block, and long sequences."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from realmbench.bench import Bench, BenchReport, BenchTable, ratio, time_in_turns
+from realmbench.machine import device_description, versions
+
+from .encoder import PRESETS, EncoderConfig, RealmEncoder, RealmNetwork
+from .mamba2 import Mamba2Mixer, Mixer
+from .sizes import CHANNELS, RATE, TARGETS
+from .ssd import ssd_quadratic
+
+# Windows x steps: the published training windows, one long record, and what shows how time grows.
+SHORT, LONG = (4, 500), (1, 2000)
+GROWTH = ((1, 1000), (1, 4000))
+SIDE = 1024  # of the square matrices whose product is taken for the machine's peak
+
+
+class SsdBench(Bench):
+    """The published network with our scan and with the dual form, transformers' block and ours, long records."""
+
+    def measure(self, device: str, rounds: int, on_progress: Callable[[str, float], None]) -> BenchReport:
+        torch.manual_seed(0)
+        finish = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
+        network = paper_network().to(device)
+        seconds: dict[str, dict[str, list[float]]] = {}
+        shares, stages = {}, [SHORT, LONG, *GROWTH]
+        peak = _peak(device, rounds, finish)
+        for number, shape in enumerate(stages):
+            windows, steps = shape
+            on_progress(f"{windows} x {steps} steps", number / (len(stages) + 1))
+            frames = torch.randn(windows, steps, CHANNELS, 1, device=device)
+            passes = {"chunked": partial(_both_ways, network, frames, Mixer.scan)}
+            if shape in (SHORT, LONG):
+                passes["dual form"] = partial(_both_ways, network, frames, _dual_form)
+            name = f"{windows} x {steps}"
+            seconds[name] = time_in_turns(passes, rounds, finish)
+            with FlopCounterMode(display=False) as counter:
+                passes["chunked"]()
+            shares[name] = counter.get_total_flops() / statistics.median(seconds[name]["chunked"]) / peak
+        on_progress("transformers' block", len(stages) / (len(stages) + 1))
+        seconds["block"] = time_in_turns(_blocks(device), rounds, finish)
+        return BenchReport(
+            name="ssd",
+            device=device_description(device),
+            threads=torch.get_num_threads(),
+            rounds=rounds,
+            versions=versions(),
+            tables=_tables(seconds, shares),
+            sentences=_sentences(seconds, shares, peak),
+            seconds=seconds,
+        )
+
+
+def paper_network() -> RealmNetwork:
+    """Make the published causal network for 96 channels of amplitude, without dropout."""
+    config = EncoderConfig(
+        channels=CHANNELS, features=1, rate=RATE, causal=True, variant="paper", expand=2, dropout=0.0, energy_s=None,
+        **PRESETS["paper"],
+    )  # fmt: skip
+    return RealmNetwork(RealmEncoder(config), len(TARGETS))
+
+
+def _dual_form(
+    x: torch.Tensor, rates: torch.Tensor, B: torch.Tensor, C: torch.Tensor, _chunk: int, angles: torch.Tensor | None
+) -> tuple[torch.Tensor, None]:
+    return ssd_quadratic(x, rates, B, C, angles), None
+
+
+def _both_ways(network: RealmNetwork, frames: torch.Tensor, scan: Callable[..., object]) -> None:
+    for mixer in (module for module in network.modules() if isinstance(module, Mixer)):
+        mixer.scan = scan  # type: ignore[assignment]
+    mask = torch.ones(len(frames), CHANNELS, dtype=torch.bool, device=frames.device)
+    network.zero_grad(set_to_none=True)
+    network(frames, mask).square().sum().backward()
+
+
+def _blocks(device: str) -> dict[str, Callable[[], object]]:
+    """Return both standard blocks, of the published size and with the same weights, forward and backward."""
+    from transformers import Mamba2Config
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer as Reference
+
+    size = PRESETS["paper"]
+    width = size["d_model"]
+    config = Mamba2Config(
+        hidden_size=width, num_heads=2 * width // size["headdim"], head_dim=size["headdim"],
+        state_size=size["d_state"], expand=2, n_groups=1, conv_kernel=4, use_conv_bias=True, use_bias=False,
+        num_hidden_layers=1,
+    )  # fmt: skip
+    theirs = Reference(config, layer_idx=0).to(device)
+    ours = Mamba2Mixer(width, size["d_state"], 2, size["headdim"]).to(device)
+    ours.load_state_dict(theirs.state_dict())
+    u = torch.randn(*SHORT, width, device=device)
+
+    def call(block: nn.Module) -> None:
+        block.zero_grad(set_to_none=True)
+        block(u).square().sum().backward()
+
+    return {"ours": partial(call, ours), "transformers": partial(call, theirs)}
+
+
+def _peak(device: str, rounds: int, finish: Callable[[], None]) -> float:
+    """Return operations per second of large products of single precision: a multiply-add is two."""
+    a, b = (torch.randn(SIDE, SIDE, device=device) for _ in range(2))
+    [seconds] = time_in_turns({"product": lambda: a @ b}, max(5, rounds), finish).values()
+    return 2 * SIDE**3 / min(seconds)
+
+
+def _tables(seconds: dict[str, dict[str, list[float]]], shares: dict[str, float]) -> list[BenchTable]:
+    rows: list[list[str | float]] = []
+    for name, share in shares.items():
+        times = seconds[name]
+        dual = "dual form" in times
+        rows.append(
+            [
+                name,
+                round(1e3 * statistics.median(times["chunked"]), 1),
+                round(1e3 * statistics.median(times["dual form"]), 1) if dual else "",
+                round(ratio(times, "dual form", "chunked"), 2) if dual else "",
+                f"{share:.0%}",
+            ]
+        )
+    block = seconds["block"]
+    ours, theirs = (round(1e3 * statistics.median(block[name]), 1) for name in ("ours", "transformers"))
+    return [
+        BenchTable(
+            title="The published causal network, forward and backward",
+            columns=["windows x steps", "chunked, ms", "dual form, ms", "ratio", "share of peak"],
+            rows=rows,
+        ),
+        BenchTable(
+            title="One standard block at equal weights, forward and backward",
+            columns=["windows x steps", "ours, ms", "transformers, ms", "ratio"],
+            rows=[[f"{SHORT[0]} x {SHORT[1]}", ours, theirs, round(ratio(block, "transformers", "ours"), 2)]],
+        ),
+    ]
+
+
+def _sentences(seconds: dict[str, dict[str, list[float]]], shares: dict[str, float], peak: float) -> list[str]:
+    short, long, few, many = (f"{windows} x {steps}" for windows, steps in (SHORT, LONG, *GROWTH))
+    growth = statistics.median(seconds[many]["chunked"]) / statistics.median(seconds[few]["chunked"])
+    gains = {name: ratio(seconds[name], "dual form", "chunked") for name in (short, long)}
+    return [
+        "With only the scan exchanged, the network is "
+        f"{gains[short]:.1f} times as fast at {short} and {gains[long]:.1f} times at {long}.",
+        f"Four times the steps ({few} to {many}) take {growth:.2f} times as long.",
+        f"Our block is {ratio(seconds['block'], 'transformers', 'ours'):.2f} times as fast as transformers'.",
+        f"Large matrix products reach {peak / 1e9:,.0f} GFLOP/s here; those of the network keep {shares[short]:.0%} of "
+        f"that at {short}.",
+    ]

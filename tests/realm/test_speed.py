@@ -1,0 +1,57 @@
+"""The bench of the scan times what it says: the same network, the same numbers, one part exchanged."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from realmbench.bench import BENCHES, ratio, time_in_turns
+from realmbench.realm.mamba2 import Mixer
+from realmbench.realm.sizes import CHANNELS
+from realmbench.realm.speed import _blocks, _both_ways, _dual_form, paper_network
+
+
+def test_only_the_scan_is_exchanged() -> None:
+    """The dual form gives the network's outputs and gradients."""
+    torch.manual_seed(0)
+    network, frames = paper_network(), torch.randn(1, 70, CHANNELS, 1)
+    mask = torch.ones(1, CHANNELS, dtype=torch.bool)
+    gradients, outputs = [], []
+    for scan in (Mixer.scan, _dual_form):
+        _both_ways(network, frames, scan)
+        gradients.append([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+        with torch.no_grad():
+            outputs.append(network(frames, mask))
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    largest = max(gradient.abs().max().item() for gradient in gradients[1])
+    for ours, theirs in zip(*gradients):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * largest)
+    assert all(mixer.scan is _dual_form for mixer in network.modules() if isinstance(mixer, Mixer))
+    assert sum(parameter.numel() for parameter in network.parameters()) == 4_909_273 - 200 * 256
+
+
+def test_blocks_do_the_same_work() -> None:
+    torch.manual_seed(0)
+    blocks = _blocks("cpu")
+    u = torch.randn(1, 60, 256)
+    ours, theirs = (blocks[name].args[0] for name in ("ours", "transformers"))  # type: ignore[attr-defined]
+    torch.testing.assert_close(ours(u), theirs(u), rtol=1e-4, atol=1e-5)
+
+
+def test_cases_take_turns_and_the_first_call_does_not_count() -> None:
+    calls: list[str] = []
+    seconds = time_in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert calls == ["a", "b"] * 4
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_ratio_is_of_medians() -> None:
+    assert ratio({"slow": [4.0, 100.0, 6.0], "fast": [1.0, 3.0, 2.0]}, "slow", "fast") == 3
+
+
+@pytest.mark.slow
+def test_bench_measures_everything_once() -> None:
+    report = BENCHES.get("ssd")().measure("cpu", 1, lambda _text, _share: None)
+    assert [len(table.rows) for table in report.tables] == [4, 1]
+    assert {name: sorted(times) for name, times in report.seconds.items()}["1 x 2000"] == ["chunked", "dual form"]
+    assert len(report.sentences) == 4
