@@ -41,6 +41,7 @@ class SsdBench(Bench):
             passes = {"chunked": partial(_both_ways, network, frames, Mixer.scan)}
             if shape in (SHORT, LONG):
                 passes["dual form"] = partial(_both_ways, network, frames, _dual_form)
+                passes["no scan"] = partial(_both_ways, network, frames, _no_scan)
             name = f"{windows} x {steps}"
             seconds[name] = time_in_turns(passes, rounds, finish)
             with FlopCounterMode(display=False) as counter:
@@ -73,6 +74,14 @@ def _dual_form(
     x: torch.Tensor, rates: torch.Tensor, B: torch.Tensor, C: torch.Tensor, _chunk: int, angles: torch.Tensor | None
 ) -> tuple[torch.Tensor, None]:
     return ssd_quadratic(x, rates, B, C, angles), None
+
+
+def _no_scan(
+    x: torch.Tensor, rates: torch.Tensor, B: torch.Tensor, C: torch.Tensor, _chunk: int, _angles: torch.Tensor | None
+) -> tuple[torch.Tensor, None]:
+    """Give the scan's output without its memory: what the rest of the network costs, all gradients included."""
+    now = (B * C).sum(-1).repeat_interleave(x.shape[2] // B.shape[2], dim=-1)  # (B, T, H)
+    return x * (now * rates)[..., None], None
 
 
 def _both_ways(network: RealmNetwork, frames: torch.Tensor, scan: Callable[..., object]) -> None:
@@ -125,6 +134,7 @@ def _tables(seconds: dict[str, dict[str, list[float]]], shares: dict[str, float]
                 round(1e3 * statistics.median(times["chunked"]), 1),
                 round(1e3 * statistics.median(times["dual form"]), 1) if dual else "",
                 round(ratio(times, "dual form", "chunked"), 2) if dual else "",
+                round(1e3 * statistics.median(times["no scan"]), 1) if dual else "",
                 f"{share:.0%}",
             ]
         )
@@ -133,7 +143,7 @@ def _tables(seconds: dict[str, dict[str, list[float]]], shares: dict[str, float]
     return [
         BenchTable(
             title="The published causal network, forward and backward",
-            columns=["windows x steps", "chunked, ms", "dual form, ms", "ratio", "share of peak"],
+            columns=["windows x steps", "chunked, ms", "dual form, ms", "ratio", "no scan, ms", "share of peak"],
             rows=rows,
         ),
         BenchTable(
@@ -148,9 +158,11 @@ def _sentences(seconds: dict[str, dict[str, list[float]]], shares: dict[str, flo
     short, long, few, many = (f"{windows} x {steps}" for windows, steps in (SHORT, LONG, *GROWTH))
     growth = statistics.median(seconds[many]["chunked"]) / statistics.median(seconds[few]["chunked"])
     gains = {name: ratio(seconds[name], "dual form", "chunked") for name in (short, long)}
+    limits = {name: ratio(seconds[name], "dual form", "no scan") for name in (short, long)}
     return [
         "With only the scan exchanged, the network is "
         f"{gains[short]:.1f} times as fast at {short} and {gains[long]:.1f} times at {long}.",
+        f"Were the scan free, it would be {limits[short]:.1f} and {limits[long]:.1f} times; no scan can reach more here.",
         f"Four times the steps ({few} to {many}) take {growth:.2f} times as long.",
         f"Our block is {ratio(seconds['block'], 'transformers', 'ours'):.2f} times as fast as transformers'.",
         f"Large matrix products reach {peak / 1e9:,.0f} GFLOP/s here; those of the network keep {shares[short]:.0%} of "

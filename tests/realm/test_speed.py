@@ -53,5 +53,9 @@ def test_ratio_is_of_medians() -> None:
 def test_bench_measures_everything_once() -> None:
     report = BENCHES.get("ssd")().measure("cpu", 1, lambda _text, _share: None)
     assert [len(table.rows) for table in report.tables] == [4, 1]
-    assert {name: sorted(times) for name, times in report.seconds.items()}["1 x 2000"] == ["chunked", "dual form"]
-    assert len(report.sentences) == 4
+    assert {name: sorted(times) for name, times in report.seconds.items()}["1 x 2000"] == [
+        "chunked",
+        "dual form",
+        "no scan",
+    ]
+    assert len(report.sentences) == 5

@@ -61,14 +61,14 @@ def test_mamba_step_counts_its_products(session_maker: Any) -> None:
 
 def test_scan_step_counts_its_recurrence_in_closed_form() -> None:
     heads, width, size = 4, 8, 16
-    x, dt = torch.randn(1, heads, width), torch.rand(1, heads)
-    A, B, C = -torch.rand(heads), torch.randn(1, 1, size), torch.randn(1, 1, size)
+    x, rates = torch.randn(1, heads, width), -torch.rand(1, heads)
+    B, C = torch.randn(1, 1, size), torch.randn(1, 1, size)
     state = torch.zeros(1, heads, width, size)
-    count = count_flops(lambda: ssd_step(x, dt, A, B, C, state))
+    count = count_flops(lambda: ssd_step(x, rates, B, C, state))
     # Products: y = h C.
     assert count.per_step == 2 * heads * width * size
-    # Recurrence: dt A and its exponential, dt x, its outer product with B, the decayed state, and their sum.
-    assert count.elementwise == 2 * heads + heads * width + 3 * heads * width * size
+    # Recurrence: the exponential of the rates, the outer product of x and B, the decayed state, and their sum.
+    assert count.elementwise == heads + 3 * heads * width * size
     assert count.uncounted == ()
 
 
