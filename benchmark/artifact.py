@@ -81,6 +81,21 @@ class ArtifactStore:
         self.folder = folder
         self._code = code
         self._versions = dict(versions)
+        self._given: dict[str, ArtifactRecord] = {}
+
+    def give(self, artifact: Artifact, ancestors: Sequence[ArtifactRecord] = ()) -> None:
+        """Take in an artifact from elsewhere; no other of its kind will be built.
+
+        Parameters
+        ----------
+        ancestors : records of what it was made from.
+        """
+        for record in ancestors:
+            write_text_whole(self.folder / f"{record.kind}-{record.hash}.json", record.model_dump_json(indent=1))
+        path = self.folder / f"{artifact.record.kind}-{artifact.hash}.safetensors"
+        save_arrays(path, artifact.arrays)
+        write_text_whole(path.with_suffix(".json"), artifact.record.model_dump_json(indent=1))
+        self._given[artifact.record.kind] = artifact.record
 
     def key(self, kind: str, config: Mapping[str, Any], data_keys: Sequence[str], seed: int) -> str:
         """Return the content address: a hash of kind, configuration, data, seed and code."""
@@ -105,9 +120,19 @@ class ArtifactStore:
         sessions : the `SessionData` it is trained on.
         build : trains and returns the arrays; called at most once.
         parents : artifacts that the build uses; their hashes become part of the key.
+
+        Raises
+        ------
+        RealmbenchError : an artifact of this kind was given (`give`) that is another; says how it differs.
         """
         full_config = {**config, "parents": [parent.hash for parent in parents]}
         key = self.key(kind, full_config, [session.key for session in sessions], seed)
+        given = self._given.get(kind)
+        if given is not None and given.hash != key:
+            names = tuple(session.name for session in sessions)
+            raise RealmbenchError(
+                f"the given {kind} is not the one that is asked for: {_how(given, full_config, names, seed)}"
+            )
         arrays_path = self.folder / f"{kind}-{key}.safetensors"
         record_path = arrays_path.with_suffix(".json")
         # Processes that want the same artifact wait for the first to train it.
@@ -148,6 +173,32 @@ class ArtifactStore:
         raise RealmbenchError(
             f"artifact {key} is not in {self.folder}; delete the artifacts made from it and run again"
         )
+
+
+def _how(given: ArtifactRecord, config: Mapping[str, Any], sessions: tuple[str, ...], seed: int) -> str:
+    """Say in what a given artifact differs from what is asked for."""
+    reasons = [
+        f"{name} is {theirs!r}, not {ours!r}"
+        for name, theirs, ours in _leaves_that_differ(given.config, json.loads(json.dumps(config)))
+    ]
+    if given.sessions != sessions:
+        reasons.append(f"it was trained on {', '.join(given.sessions)}, not on {', '.join(sessions)}")
+    if given.seed != seed:
+        reasons.append(f"its seed is {given.seed}, not {seed}")
+    return "; ".join(reasons) or "it was trained by other code or on other versions of the data"
+
+
+def _leaves_that_differ(
+    theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for name in sorted({*theirs, *ours}):
+        their, our = theirs.get(name), ours.get(name)
+        if isinstance(their, Mapping) and isinstance(our, Mapping):
+            found += _leaves_that_differ(their, our, f"{prefix}{name}.")
+        elif their != our:
+            found.append((f"{prefix}{name}", their, our))
+    return found
 
 
 def _read_record(path: Path) -> ArtifactRecord:

@@ -26,22 +26,11 @@ class BenchTable(BaseModel):
     rows: list[list[str | float]]
 
 
-class BenchReport(BaseModel):
-    """What a bench found.
-
-    Attributes
-    ----------
-    rounds : how often each case was timed; medians are shown.
-    seconds : every single time, by table and case.
-    """
+class BenchResult(BaseModel):
+    """What a bench found: tables of medians, what they say, and every single time by case."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    device: str
-    threads: int
-    rounds: int
-    versions: dict[str, str]
     tables: list[BenchTable]
     sentences: list[str]
     seconds: dict[str, dict[str, list[float]]]
@@ -51,7 +40,7 @@ class Bench(ABC):
     """A measurement of speed."""
 
     @abstractmethod
-    def measure(self, device: str, rounds: int, on_progress: Callable[[str, float], None]) -> BenchReport:
+    def measure(self, device: str, rounds: int, on_progress: Callable[[str, float], None]) -> BenchResult:
         """Time everything ``rounds`` times, in turns."""
 
 

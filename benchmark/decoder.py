@@ -27,6 +27,8 @@ from .search import SearchDimension
 from .session import Session, SessionData
 
 DEFAULT_PRESET = "small"
+# The weights in a checkpoint's folder, where transformers looks for them.
+WEIGHTS = "model.safetensors"
 Part = TypeVar("Part")
 
 
@@ -271,6 +273,23 @@ class Decoder(ABC):
         """Write the fitted decoder and its configuration into one safetensors file."""
         metadata = {"class": type(self).__name__, "preset": self.preset, **self.config, "session": session.name}
         return save_arrays(path, self.arrays(), metadata)
+
+    def export(self, folder: Path, session: Session, front_end: str) -> None:
+        """Write the fitted decoder into a checkpoint's folder, as the users of its method load it."""
+        self.save(folder / WEIGHTS, session)
+
+    def export_artifact(self, folder: Path, artifact: Artifact, session: Session, front_end: str) -> None:
+        """Write what `pretrain` returned into a checkpoint's folder; ``session`` is any of its sessions."""
+        save_arrays(folder / WEIGHTS, artifact.arrays, {"class": type(self).__name__, **self.config})
+
+    def import_arrays(self, folder: Path) -> dict[str, np.ndarray]:
+        """Read back the arrays of the artifact that `export_artifact` wrote.
+
+        Raises
+        ------
+        RealmbenchError : the file is missing or damaged.
+        """
+        return load_arrays(folder / WEIGHTS)[0]
 
     @classmethod
     def load(cls, path: Path, session: Session) -> Decoder:

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from .bench import BenchReport
+from .bench import BenchResult
 from .conformance.report import Report
 from .curves import curves
 from .curves import in_words as curves_in_words
@@ -236,18 +236,15 @@ def print_listing(heading: str, entries: Sequence[tuple[str, str]]) -> None:
     out.print(table)
 
 
-def print_bench(report: BenchReport) -> None:
-    """Print what a bench found."""
-    for content in report.tables:
+def print_bench(result: BenchResult, where: str) -> None:
+    """Print what a bench found, and where."""
+    for content in result.tables:
         table = Table(*content.columns, title=content.title, title_justify="left")
         for row in content.rows:
             table.add_row(*(str(cell) for cell in row))
         out.print(table)
-    for sentence in report.sentences:
-        out.print(sentence, markup=False)
-    threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
-    where = f"{report.device}, {threads}, torch {report.versions['torch']}; medians of {report.rounds}."
-    out.print(where, markup=False, highlight=False)
+    for sentence in [*result.sentences, where]:
+        out.print(sentence, markup=False, highlight=False)
 
 
 def print_page(page: dict[str, Any]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import BaseModel
 from torch import nn
 
@@ -78,6 +80,14 @@ class _Realm(NetworkDecoder):
     def sizes(self) -> Mapping[str, int]:
         return published_sizes(self.encoder_config(published_session()), is_teacher=False)
 
+    def export(self, folder: Path, session: Session, front_end: str) -> None:
+        """Write the fitted network so that `realmbench.realm.pretrained.RealmForDecoding` loads it."""
+        from .pretrained import save_network
+
+        network = self.fitted(self.network)
+        assert isinstance(network, RealmNetwork)
+        save_network(folder, network, self.arrays(), front_end, session)
+
 
 class RealmScratch(_Realm):
     """Control: the student's network trained on the held-out session alone."""
@@ -109,9 +119,11 @@ class _Pretrained(_Realm):
     ) -> None:
         super().__init__(preset, options, train)
         if self.options.adaptation == "ridge":
-            given = [*(f"decoder.{key}" for key in options or {}), *(f"train.{key}" for key in train or {})]
-            tuning = ("decoder.freeze_tokenizer", "decoder.fresh_head", "train.finetune.")
-            unused = [key for key in given if key.startswith(tuning)]
+            usual, own = type(self)(preset).config, self.config
+            names = [name for name in ("freeze_tokenizer", "fresh_head") if name in own["decoder"]]
+            unused = [f"decoder.{name}" for name in names if own["decoder"][name] != usual["decoder"][name]]
+            tuning = own["train"]["finetune"]
+            unused += [f"train.finetune.{name}" for name in tuning if tuning[name] != usual["train"]["finetune"][name]]
             if unused:
                 raise OptionError(f"{', '.join(unused)}: decoder.adaptation=ridge trains no network")
 
@@ -158,6 +170,18 @@ class _Pretrained(_Realm):
                 f"fine-tuning on {session.name}",
                 {**self.identity, "start": artifact.hash},
             )
+
+    def export_artifact(self, folder: Path, artifact: Artifact, session: Session, front_end: str) -> None:
+        """Write the pretrained network so that `realmbench.realm.pretrained.RealmForDecoding` loads it."""
+        from .pretrained import save_network
+
+        network = RealmNetwork(RealmEncoder(self.encoder_config(session)), session.outputs)
+        save_network(folder, network, artifact.arrays, front_end, None)
+
+    def import_arrays(self, folder: Path) -> dict[str, np.ndarray]:
+        from .pretrained import without_prefix
+
+        return without_prefix(super().import_arrays(folder))
 
     def _start(self, network: RealmNetwork, artifact: Artifact) -> None:
         """Load what pretraining left: a whole network, or of it, where the head is new, the encoder."""
@@ -347,6 +371,12 @@ class RealmTeacher(_Pretrained):
         chosen = self.pretraining_sessions(sessions, context)
         config = self.encoder_config(chosen[0])
         return pretrain_teacher(config, self.options.masking, self.train_options.teacher, chosen, context)
+
+    def export_artifact(self, folder: Path, artifact: Artifact, session: Session, front_end: str) -> None:
+        """Write the encoder so that `realmbench.realm.pretrained.RealmModel` loads it."""
+        from .pretrained import save_encoder
+
+        save_encoder(folder, self.encoder_config(session), artifact.arrays, front_end)
 
     def _start(self, network: RealmNetwork, artifact: Artifact) -> None:
         load_arrays_into(network.encoder, artifact.arrays)

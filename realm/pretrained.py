@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from realmbench.errors import RealmbenchError
 from realmbench.session import Normaliser, Session
@@ -123,7 +123,7 @@ def save_encoder(folder: Path, config: EncoderConfig, arrays: Mapping[str, np.nd
     """Write an encoder's arrays as a `RealmModel`."""
     model = RealmModel(RealmConfig(config.model_dump(), front_end=front_end))
     _load(model.encoder, arrays)
-    model.save_pretrained(folder)
+    _save(model, folder)
 
 
 def save_network(
@@ -140,7 +140,12 @@ def save_network(
     )
     model = RealmForDecoding(config)
     _load(model.network, arrays)
-    model.save_pretrained(folder)
+    _save(model, folder)
+
+
+def without_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Name the arrays of a checkpoint as the network inside the model names them."""
+    return {name.partition(".")[2]: array for name, array in arrays.items()}
 
 
 def describe_session(session: Session) -> dict[str, Any]:
@@ -170,6 +175,17 @@ def _session_of(described: Mapping[str, Any]) -> Session:
         tuple(described["feature_names"]),
         tuple(described["target_names"]),
     )
+
+
+def _save(model: RealmPreTrainedModel, folder: Path) -> None:
+    """Save without transformers' bar: it is a matter of milliseconds."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _load(module: torch.nn.Module, arrays: Mapping[str, np.ndarray]) -> None:

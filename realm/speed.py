@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from realmbench.bench import Bench, BenchReport, BenchTable, ratio, time_in_turns
-from realmbench.machine import device_description, versions
+from realmbench.bench import Bench, BenchResult, BenchTable, ratio, time_in_turns
 
 from .encoder import PRESETS, EncoderConfig, RealmEncoder, RealmNetwork
 from .mamba2 import Mamba2Mixer, Mixer
@@ -27,7 +26,7 @@ SIDE = 1024  # of the square matrices whose product is taken for the machine's p
 class SsdBench(Bench):
     """The published network with our scan and with the dual form, transformers' block and ours, long records."""
 
-    def measure(self, device: str, rounds: int, on_progress: Callable[[str, float], None]) -> BenchReport:
+    def measure(self, device: str, rounds: int, on_progress: Callable[[str, float], None]) -> BenchResult:
         torch.manual_seed(0)
         finish = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
         network = paper_network().to(device)
@@ -49,15 +48,8 @@ class SsdBench(Bench):
             shares[name] = counter.get_total_flops() / statistics.median(seconds[name]["chunked"]) / peak
         on_progress("transformers' block", len(stages) / (len(stages) + 1))
         seconds["block"] = time_in_turns(_blocks(device), rounds, finish)
-        return BenchReport(
-            name="ssd",
-            device=device_description(device),
-            threads=torch.get_num_threads(),
-            rounds=rounds,
-            versions=versions(),
-            tables=_tables(seconds, shares),
-            sentences=_sentences(seconds, shares, peak),
-            seconds=seconds,
+        return BenchResult(
+            tables=_tables(seconds, shares), sentences=_sentences(seconds, shares, peak), seconds=seconds
         )
 
 
@@ -162,7 +154,7 @@ def _sentences(seconds: dict[str, dict[str, list[float]]], shares: dict[str, flo
     return [
         "With only the scan exchanged, the network is "
         f"{gains[short]:.1f} times as fast at {short} and {gains[long]:.1f} times at {long}.",
-        f"Were the scan free, it would be {limits[short]:.1f} and {limits[long]:.1f} times; no scan can reach more here.",
+        f"Were the scan free, it would be {limits[short]:.1f} and {limits[long]:.1f} times: the most that is possible.",
         f"Four times the steps ({few} to {many}) take {growth:.2f} times as long.",
         f"Our block is {ratio(seconds['block'], 'transformers', 'ours'):.2f} times as fast as transformers'.",
         f"Large matrix products reach {peak / 1e9:,.0f} GFLOP/s here; those of the network keep {shares[short]:.0%} of "

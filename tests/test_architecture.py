@@ -27,6 +27,8 @@ FLOOR_2 = {
     "decoder",
     "training",
     "networks",
+    "bench",
+    "provenance",
 }
 FLOOR_4 = {
     "bank",
@@ -44,6 +46,8 @@ FLOOR_4 = {
     "runner",
     "leaks",
     "conformance",
+    "card",
+    "checkpoint",
 }
 FLOOR_5 = {"statistics", "differences", "curves", "leaderboard", "figures"}
 FLOOR_6 = {"cli", "render", "__init__", "__main__"}

@@ -6,7 +6,7 @@ import sys
 
 from realmbench.errors import RealmbenchError
 
-from . import measuring, reading, running, tuning  # noqa: F401  # importing them registers their commands
+from . import measuring, reading, running, stages, tuning  # noqa: F401  # importing them registers their commands
 from .application import app
 
 __all__ = ["app", "main"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Optional
 
 import typer
@@ -33,7 +34,7 @@ def bench(
     import torch
 
     from realmbench.bench import BENCHES
-    from realmbench.machine import check_device
+    from realmbench.machine import check_device, device_description, versions
     from realmbench.render import print_bench, progress_stage
 
     measured = BENCHES.get(name)()
@@ -41,8 +42,11 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     with progress_stage() as on_progress:
-        report = measured.measure(device, rounds, on_progress)
+        result = measured.measure(device, rounds, on_progress)
+    count, where = torch.get_num_threads(), device_description(device)
     if as_json:
-        print(report.model_dump_json(indent=1))
+        machine = {"device": where, "threads": count, "rounds": rounds, "versions": versions()}
+        print(json.dumps({"name": name, **machine, **result.model_dump()}, indent=1))
         return
-    print_bench(report)
+    threads_text = f"{count} thread{'s' if count > 1 else ''}"
+    print_bench(result, f"{where}, {threads_text}, torch {torch.__version__}; medians of {rounds}.")

@@ -172,3 +172,42 @@ def test_environment_of_the_tests_is_safe() -> None:
     """The repository's folder `datasets` must never be importable by its bare name."""
     repository = Path(__file__).parents[2]
     assert str(repository) not in [os.path.abspath(entry) for entry in sys.path if entry]
+
+
+def test_stages_one_by_one(tmp_path: Path, toy_name: str) -> None:
+    short = [f"--set=train.{stage}.{key}" for stage in ("teacher", "finetune") for key in ("updates=4", "window_s=1")]
+    both = [*short, *(f"--set=train.student.{key}" for key in ("updates=4", "window_s=1"))]
+    common = ["--dataset", toy_name, "--preset", "tiny", "--fold", "a"]
+    done = realmbench("pretrain", *common, *short, "--output", "teacher", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Checkpoint in teacher." in done.stderr
+    done = realmbench(
+        "distill", *common, *both, "--teacher", "teacher", "--output", "student", "--json", folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kind"] == "realm-student"
+    start = ["--from", "student", "--dataset", toy_name]
+    done = realmbench("finetune", *start, "--session", "a2", "--output", "fitted", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "results").rglob("a2.seed0.json"))) == 1
+    refused = {
+        (*start, "--session", "a2", "--model", "gru"): "--model: with --from the checkpoint decides it",
+        (*start, "--session", "zz"): "unknown held-out session",
+        ("--session", "a2"): "give --from, or --model and --dataset",
+        (*start, "--session", "a2", "--set", "decoder.layers=3"): "--set decoder.layers: with --from",
+        ("--from", "nowhere", "--session", "a2"): "nowhere is no checkpoint",
+        ("--from", "student", "--dataset", "synthetic-reach:tiny", "--session", "s0-test-d020"): "dataset 'toy', not",
+    }
+    for arguments, message in refused.items():
+        done = realmbench("finetune", *arguments, "--output", "other", folder=tmp_path)
+        assert done.returncode == 2, done.stdout
+        assert message in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_benches_are_listed_and_unknown_ones_refused(tmp_path: Path) -> None:
+    listed = realmbench("list", "benches", folder=tmp_path)
+    assert "ssd" in listed.stdout
+    done = realmbench("bench", "sdd", folder=tmp_path)
+    assert done.returncode == 2
+    assert "Did you mean 'ssd'?" in done.stderr

@@ -208,7 +208,7 @@ def test_options_of_fine_tuning_do_not_apply_to_the_read_out() -> None:
     with pytest.raises(OptionError, match=r"train\.finetune\.updates: decoder\.adaptation=ridge trains no network"):
         RealmStudent("tiny", {"adaptation": "ridge"}, {"finetune.updates": 5})
     with pytest.raises(OptionError, match=r"decoder\.freeze_tokenizer"):
-        RealmTeacher("tiny", {"adaptation": "ridge", "freeze_tokenizer": False})
+        RealmTeacher("tiny", {"adaptation": "ridge", "freeze_tokenizer": True})
 
 
 def test_fresh_head_and_no_skip_in_the_second_version(

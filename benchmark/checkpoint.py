@@ -1,0 +1,202 @@
+"""Checkpoints: a trained stage as a folder that others can load, with a card made from its records.
+
+    config.json, model.safetensors   as the method's ecosystem loads them (`Decoder.export`)
+    realmbench.json                  how it was trained: model, options, data, seed, artifacts
+    record.json                      the run record, after fine-tuning
+    README.md                        the card
+
+A folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .artifact import Artifact, ArtifactRecord, ArtifactStore
+from .bank import Events, SessionBank
+from .card import card_of_artifact, card_of_run
+from .dataset import Fold
+from .decoder import DECODERS, Decoder
+from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
+from .files import write_text_whole
+from .plan import Plan
+from .provenance import TRAINING, Training, read_training
+from .records import RunRecord, record_path, write_record
+from .single_run import SingleRun
+
+RECORD, CARD = "record.json", "README.md"
+
+
+def fold_of(plan: Plan, name: str | None) -> Fold:
+    """Return the fold by its name; the only one without a name.
+
+    Raises
+    ------
+    OptionError, UnknownNameError : there are several, or none of this name.
+    """
+    names = [fold.name for fold in plan.folds]
+    if name is None:
+        if len(names) > 1:
+            raise OptionError(f"the dataset has the folds {', '.join(names)}; name one with --fold")
+        return plan.folds[0]
+    if name not in names:
+        raise unknown_name("fold", name, names)
+    return plan.folds[names.index(name)]
+
+
+def pretrain(
+    plan: Plan, fold: Fold, seed: int, folder: Path, bank: SessionBank, events: Events, given: Path | None = None
+) -> Artifact:
+    """Pretrain on a fold and write the checkpoint; what the store already holds is not trained again.
+
+    Parameters
+    ----------
+    given : checkpoint of an earlier stage, which is then used and not trained.
+
+    Raises
+    ------
+    OptionError : the decoder has no pretraining.
+    RealmbenchError : what is given is not the stage that is asked for.
+    """
+    if not plan.decoder_class.multi_session:
+        raise OptionError(f"{plan.model} learns from one session alone and has no pretraining")
+    decoder, context = plan.decoder(), plan.context(seed, events.stage)
+    if given is not None:
+        _give(context.artifacts, given)
+    sessions = [bank.of(plan, name, "pretrain").data for name in fold.pretrain]
+    artifact = decoder.pretrain(sessions, context)
+    training = _training(plan, bank, fold, None, seed, _chain(artifact.record, context.artifacts))
+
+    def write(place: Path) -> None:
+        decoder.export_artifact(place, artifact, sessions[0], plan.front_end.name)
+        (place / CARD).write_text(card_of_artifact(training, bank.dataset.info), encoding="utf-8")
+
+    _write_whole(folder, training, write)
+    return artifact
+
+
+def finetune(
+    plan: Plan,
+    session: str,
+    seed: int,
+    folder: Path,
+    results_dir: Path,
+    bank: SessionBank,
+    events: Events,
+    given: Path | None = None,
+) -> RunRecord:
+    """Fit a decoder to a held-out session, score it, and write its record and its checkpoint.
+
+    Parameters
+    ----------
+    given : checkpoint of the pretraining to start from; without it pretraining comes from the store, or is done.
+
+    Raises
+    ------
+    RealmbenchError : what is given was pretrained on other data.
+    """
+    [fold] = [fold for fold in plan.folds if session in fold.held_out]
+    remembering = _RememberingPlan(**vars(plan))
+    context = plan.context(seed, events.stage)
+    artifact: Artifact | None = None
+    if given is not None:
+        artifact = _give(context.artifacts, given)
+        _check_matched(read_training(given), plan, bank, fold, session)
+    elif plan.decoder_class.multi_session:
+        sessions = [bank.of(plan, name, "pretrain").data for name in fold.pretrain]
+        artifact = plan.decoder().pretrain(sessions, context)
+    record = SingleRun(remembering, fold, session, seed, artifact, bank, events).record()
+    write_record(record, record_path(results_dir, plan.suite, *plan.place(bank.dataset), session, seed))
+    decoder = remembering.made[-1]
+    artifacts = [] if artifact is None else _chain(artifact.record, context.artifacts)
+    training = _training(plan, bank, fold, session, seed, artifacts)
+
+    def write(place: Path) -> None:
+        decoder.export(place, bank.of(plan, session, "held-out").data, plan.front_end.name)
+        write_record(record, place / RECORD)
+        (place / CARD).write_text(card_of_run(training, record, bank.dataset.info), encoding="utf-8")
+
+    _write_whole(folder, training, write)
+    return record
+
+
+@dataclass(frozen=True)
+class _RememberingPlan(Plan):
+    """A plan that keeps the decoders it makes: the last is the one that the record speaks of."""
+
+    made: list[Decoder] = field(default_factory=list)
+
+    def decoder(self) -> Decoder:
+        self.made.append(super().decoder())
+        return self.made[-1]
+
+
+def _training(
+    plan: Plan, bank: SessionBank, fold: Fold, session: str | None, seed: int, artifacts: list[ArtifactRecord]
+) -> Training:
+    return Training(
+        stage="pretrained" if session is None else "fitted",
+        model=plan.request.model,
+        preset=plan.request.preset,
+        config=plan.config,
+        dataset=bank.dataset.full_name,
+        data=bank.dataset.changed_options,
+        protocol=plan.protocol.name,
+        front_end=plan.front_end.name,
+        fold=fold.name,
+        session=session,
+        seed=seed,
+        artifacts=artifacts,
+    )
+
+
+def _chain(record: ArtifactRecord, store: ArtifactStore) -> list[ArtifactRecord]:
+    return [*(each for parent in record.parents for each in _chain(store.record_of(parent), store)), record]
+
+
+def _give(store: ArtifactStore, folder: Path) -> Artifact:
+    """Put a checkpoint's artifact into the store and let no other of its kind be trained."""
+    training = read_training(folder)
+    if training.stage != "pretrained":
+        raise RealmbenchError(
+            f"{folder} is fitted to {training.session} already; give what `pretrain` or `distill` wrote"
+        )
+    decoder = DECODERS.get(training.model)(training.preset, training.config["decoder"], training.config["train"])
+    *ancestors, record = training.artifacts
+    artifact = Artifact(decoder.import_arrays(folder), record)
+    store.give(artifact, ancestors)
+    return artifact
+
+
+def _check_matched(training: Training, plan: Plan, bank: SessionBank, fold: Fold, session: str) -> None:
+    """Refuse a pretraining on other data than the run's: its record would say what is not true."""
+    theirs = (training.dataset, training.data, training.protocol, training.front_end, training.fold)
+    dataset = bank.dataset
+    ours = (dataset.full_name, dataset.changed_options, plan.protocol.name, plan.front_end.name, fold.name)
+    names = ("dataset", "data options", "protocol", "front end", "fold")
+    differing = [f"{name} {a!r}, not {b!r}" for name, a, b in zip(names, theirs, ours) if a != b]
+    if differing:
+        raise ProtocolError(f"{session} cannot start from this checkpoint: it has {'; '.join(differing)}")
+
+
+def _write_whole(folder: Path, training: Training, write: Callable[[Path], None]) -> None:
+    """Write a checkpoint beside its place and move it there; an older checkpoint gives way, anything else does not."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / TRAINING).is_file():
+        raise RealmbenchError(f"{folder} holds something that is no checkpoint; choose another --output")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            write(place)
+            write_text_whole(place / TRAINING, training.model_dump_json(indent=1) + "\n")
+            place.chmod(0o755)
+            shutil.rmtree(folder, ignore_errors=True)
+            place.rename(folder)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    except OSError as error:
+        raise RealmbenchError(f"cannot write {folder}: {error.strerror or error}") from error

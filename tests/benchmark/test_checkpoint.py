@@ -1,0 +1,194 @@
+"""Checkpoints: what is written is what was trained, another machine goes on from it, what does not fit is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from realmbench import checkpoint
+from realmbench.artifact import Artifact
+from realmbench.dataset import Dataset
+from realmbench.decoder import DECODERS
+from realmbench.errors import OptionError, ProtocolError, RealmbenchError, UnknownNameError
+from realmbench.plan import Plan, RunRequest, make_plan
+from realmbench.provenance import read_training
+from realmbench.records import RunRecord, read_record, read_records
+from realmbench.runner import Events, SessionBank, run
+
+STAGE = {"updates": 4, "evaluate_every": 2, "window_s": 1.0}
+
+
+def plan_of(dataset: Dataset, model: str, *stages: str, options: Any = None, **changes: Any) -> Plan:
+    train = {f"{stage}.{key}": value for stage in stages for key, value in {**STAGE, **changes}.items()}
+    return make_plan(RunRequest(model=model, preset="tiny", options=options or {}, train=train), dataset)
+
+
+def teacher_of(dataset: Dataset, folder: Path, **changes: Any) -> Artifact:
+    plan = plan_of(dataset, "realm-teacher", "teacher", "finetune", **changes)
+    bank = SessionBank(dataset, Events().stage)
+    return checkpoint.pretrain(plan, plan.folds[0], 0, folder, bank, Events())
+
+
+def student_of(dataset: Dataset, folder: Path, given: Path | None = None, **changes: Any) -> Artifact:
+    plan = plan_of(dataset, "realm-student", "teacher", "student", "finetune", **changes)
+    bank = SessionBank(dataset, Events().stage)
+    return checkpoint.pretrain(plan, plan.folds[0], 0, folder, bank, Events(), given)
+
+
+def finetuned(dataset: Dataset, folder: Path, given: Path | None = None, session: str | None = None) -> RunRecord:
+    plan = plan_of(dataset, "realm-student", "teacher", "student", "finetune")
+    session = session or plan.folds[0].held_out[0]
+    bank = SessionBank(dataset, Events().stage)
+    return checkpoint.finetune(plan, session, 0, folder / "fitted", folder / "results", bank, Events(), given)
+
+
+@pytest.fixture
+def other_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call it to go on with an empty cache."""
+    return lambda: monkeypatch.setenv("REALMBENCH_CACHE", str(tmp_path / "elsewhere"))
+
+
+def test_stages_on_another_machine_give_the_same_run(toy: Dataset, tmp_path: Path, other_machine: Any) -> None:
+    """Teacher, student and fine-tuning apart, each from the folder before, against `run` in one go."""
+    plan = plan_of(toy, "realm-student", "teacher", "student", "finetune")
+    whole = run(plan, toy, tmp_path / "whole", Events(), SessionBank(toy, Events().stage))[0]
+    teacher = teacher_of(toy, tmp_path / "teacher")
+    other_machine()
+    student = student_of(toy, tmp_path / "student", given=tmp_path / "teacher")
+    assert student.record.parents == (teacher.hash,)
+    record = finetuned(toy, tmp_path, given=tmp_path / "student")
+    assert record.metrics == whole.metrics
+    assert [use.hash for use in record.artifacts] == [use.hash for use in whole.artifacts]
+    assert record.config_hash == whole.config_hash
+    [written] = read_records(tmp_path / "results")
+    assert written == record == read_record(tmp_path / "fitted" / "record.json")
+
+
+def test_given_teacher_is_not_trained(toy: Dataset, tmp_path: Path, other_machine: Any) -> None:
+    teacher_of(toy, tmp_path / "teacher")
+    other_machine()
+    stages: list[str] = []
+    plan = plan_of(toy, "realm-student", "teacher", "student", "finetune")
+    events = Events(stage=lambda text, _share: stages.append(text))
+    bank = SessionBank(toy, events.stage)
+    checkpoint.pretrain(plan, plan.folds[0], 0, tmp_path / "student", bank, events, tmp_path / "teacher")
+    assert any(text.startswith("student") for text in stages)
+    assert not any(text.startswith("teacher") for text in stages)
+
+
+def test_teacher_that_is_another_is_refused_with_the_difference(toy: Dataset, tmp_path: Path) -> None:
+    teacher_of(toy, tmp_path / "teacher", updates=2)
+    with pytest.raises(RealmbenchError, match=r"given realm-teacher .*: train\.updates is 2, not 4"):
+        student_of(toy, tmp_path / "student", given=tmp_path / "teacher")
+    assert not (tmp_path / "student").exists()
+
+
+def test_exported_weights_are_the_artifacts(toy: Dataset, tmp_path: Path) -> None:
+    for name, artifact in (
+        ("realm-teacher", teacher_of(toy, tmp_path / "realm-teacher")),
+        ("realm-student", student_of(toy, tmp_path / "realm-student")),
+    ):
+        training = read_training(tmp_path / name)
+        decoder = DECODERS.get(name)(training.preset, training.config["decoder"], training.config["train"])
+        arrays = decoder.import_arrays(tmp_path / name)
+        assert set(arrays) == set(artifact.arrays)
+        for key, value in arrays.items():
+            np.testing.assert_array_equal(value, artifact.arrays[key])
+        assert training.artifacts[-1] == artifact.record
+
+
+def test_fitted_network_loads_with_transformers_and_predicts_the_same(toy: Dataset, tmp_path: Path) -> None:
+    import torch
+
+    from realmbench.realm.pretrained import RealmForDecoding
+
+    record = finetuned(toy, tmp_path)
+    model = RealmForDecoding.from_pretrained(tmp_path / "fitted")
+    session = model.decoded_session()
+    assert session.name == record.session
+    plan = plan_of(toy, "realm-student", "teacher", "student", "finetune")
+    data = SessionBank(toy, Events().stage).of(plan, record.session, "held-out").data
+    np.testing.assert_array_equal(session.normaliser.x_mean, data.normaliser.x_mean)
+    np.testing.assert_array_equal(session.mask, data.mask)
+    context = plan.context(0, Events().stage)
+    decoder = plan.decoder()
+    pretraining = [SessionBank(toy, Events().stage).of(plan, name, "pretrain").data for name in plan.folds[0].pretrain]
+    decoder.adapt(data, context, decoder.pretrain(pretraining, context))
+    segment = data.validation[0]
+    with torch.no_grad():
+        prediction = model(torch.from_numpy(segment.x)[None]).prediction
+    np.testing.assert_allclose(prediction[0], decoder.predict(segment.x, data), atol=1e-6)
+
+
+def test_card_says_what_the_record_says(toy: Dataset, tmp_path: Path) -> None:
+    record = finetuned(toy, tmp_path)
+    card = (tmp_path / "fitted" / "README.md").read_text()
+    for text in (
+        f"| r2_axis_mean | {record.metrics['r2_axis_mean']:.3f} |",
+        f"{record.parameters_deployed:,} deployed",
+        "| train.finetune.updates | 4 |",
+        record.artifacts[0].hash,
+        f"pretraining sessions: {', '.join(record.training_sessions[:-1])}",
+        toy.info.licence,
+        "It is causal.",
+    ):
+        assert text in card
+    teacher_of(toy, tmp_path / "teacher")
+    assert "no held-out session was seen" in (tmp_path / "teacher" / "README.md").read_text()
+
+
+def test_decoder_of_any_kind_has_a_checkpoint(toy: Dataset, tmp_path: Path) -> None:
+    plan = make_plan(RunRequest(model="wiener", preset="tiny"), toy)
+    session, bank = plan.folds[0].held_out[0], SessionBank(toy, Events().stage)
+    record = checkpoint.finetune(plan, session, 0, tmp_path / "fitted", tmp_path / "results", bank, Events())
+    data = bank.of(plan, session, "held-out").data
+    loaded = DECODERS.get("wiener").load(tmp_path / "fitted" / "model.safetensors", data)
+    assert loaded.predict(data.validation[0].x, data).shape == data.validation[0].y.shape
+    assert read_training(tmp_path / "fitted").artifacts == []
+    assert record.model == "wiener"
+
+
+def test_start_from_another_fold_is_refused(toy: Dataset, tmp_path: Path) -> None:
+    student_of(toy, tmp_path / "student")
+    plan = plan_of(toy, "realm-student", "teacher", "student", "finetune")
+    other = plan.folds[1].held_out[0]
+    with pytest.raises(ProtocolError, match=rf"{other} cannot start from this checkpoint: it has fold"):
+        finetuned(toy, tmp_path, tmp_path / "student", other)
+
+
+def test_what_is_no_pretraining_is_refused(toy: Dataset, tmp_path: Path) -> None:
+    finetuned(toy, tmp_path)
+    with pytest.raises(RealmbenchError, match=r"is fitted to .* already"):
+        finetuned(toy, tmp_path, tmp_path / "fitted")
+    with pytest.raises(RealmbenchError, match="is no checkpoint"):
+        finetuned(toy, tmp_path, tmp_path)
+    plan = make_plan(RunRequest(model="wiener", preset="tiny"), toy)
+    with pytest.raises(OptionError, match="has no pretraining"):
+        checkpoint.pretrain(plan, plan.folds[0], 0, tmp_path / "x", SessionBank(toy, Events().stage), Events())
+
+
+def test_folder_with_something_else_is_left_alone_and_a_checkpoint_gives_way(toy: Dataset, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.tex").write_text("years of work")
+    with pytest.raises(RealmbenchError, match="holds something that is no checkpoint"):
+        teacher_of(toy, taken)
+    assert [path.name for path in taken.iterdir()] == ["thesis.tex"]
+    first = teacher_of(toy, tmp_path / "teacher")
+    second = teacher_of(toy, tmp_path / "teacher", updates=2)
+    assert first.hash != second.hash
+    assert read_training(tmp_path / "teacher").artifacts[-1].hash == second.hash
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_folds_by_name(toy: Dataset) -> None:
+    plan = plan_of(toy, "realm-teacher", "teacher", "finetune")
+    names = [fold.name for fold in plan.folds]
+    assert checkpoint.fold_of(plan, names[1]) == plan.folds[1]
+    with pytest.raises(OptionError, match="name one with --fold"):
+        checkpoint.fold_of(plan, None)
+    with pytest.raises(UnknownNameError, match="unknown fold 'nope'"):
+        checkpoint.fold_of(plan, "nope")
