@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class Row:
 
     Attributes
     ----------
-    label : model and preset, with the start of the configuration's hash where the user changed options.
+    label : model and preset, and what the user changed.
     r2 : mean over sessions of the mean over seeds; None unless every session is there.
     interval : 95 % interval of that mean; None below four sessions or where one is missing.
     session_spread : standard deviation over sessions of the seed means; None below two sessions.
@@ -176,9 +177,18 @@ def methods(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], list[Run
 
 
 def label(record: RunRecord) -> str:
-    """Name a method as tables do: model and preset, with the configuration's hash where the user changed options."""
-    changed = f", {record.config_hash[:6]}" if record.changed_options else ""
-    return f"{record.model} ({record.preset}{changed})"
+    """Name a method as tables do: model and preset, and what the user changed, as in ``gru (small, hidden=128)``."""
+    return (
+        f"{record.model} ({', '.join([record.preset, *(_changed(record, name) for name in record.changed_options)])})"
+    )
+
+
+def _changed(record: RunRecord, name: str) -> str:
+    value: Any = record.config
+    for part in name.split("."):
+        value = value[part]
+    shown = value if isinstance(value, str) else json.dumps(value)
+    return f"{name.removeprefix('decoder.')}={shown}"
 
 
 def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:

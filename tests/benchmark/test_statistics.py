@@ -62,12 +62,21 @@ def test_different_data_front_ends_and_options_are_never_mixed(template: RunReco
         record(template, "m", "s", 0, 0.1),
         record(template, "m", "s", 0, 0.2, front_end="lfp100"),
         record(template, "m", "s", 0, 0.3, dataset_identity="other"),
-        record(template, "m", "s", 0, 0.4, config_hash="ffffffff", changed_options=["decoder.a"]),
+        record(
+            template,
+            "m",
+            "s",
+            0,
+            0.4,
+            config_hash="ffffffff",
+            changed_options=["decoder.a.b", "train.fast"],
+            config={"decoder": {"a": {"b": "mse"}}, "train": {"fast": True}},
+        ),
     ]
     tables = compare(records)
     assert sorted(len(rows) for _, rows in tables) == [1, 1, 2]
     labels = {row.label for _, rows in tables for row in rows}
-    assert labels == {"m (tiny)", "m (tiny, ffffff)"}
+    assert labels == {"m (tiny)", "m (tiny, a.b=mse, train.fast=true)"}
 
 
 def test_audit_is_a_table_of_its_own_and_ranks_nothing(template: RunRecord) -> None:
