@@ -6,6 +6,10 @@ DECODERS = {
     "realm-student": Lazy(
         "realmbench.realm.decoders:RealmStudent", "causal student distilled from the masked-autoencoding teacher"
     ),
+    "realm-student-plus": Lazy(
+        "realmbench.realm.plus_decoder:RealmStudentPlus",
+        "beyond the paper: a teacher that has learnt the task, and a read-in fitted to every session",
+    ),
     "realm-student-s": Lazy("realmbench.realm.decoders:RealmStudentSmall", "the student at less than half the size"),
     "realm-student-l": Lazy("realmbench.realm.decoders:RealmStudentLarge", "the student at twice the size"),
     "realm-student-ahead": Lazy(

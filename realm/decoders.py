@@ -39,6 +39,15 @@ from .pretraining import pretrain_teacher
 from .read_out import STACKED_FRAMES, fit_read_out
 from .sizes import published_session, published_sizes
 
+# What decides whether an old teacher or an old result still holds.
+SOURCES = tuple(
+    f"realmbench.realm.{name}"
+    for name in (
+        *("alignment", "backbones", "distillation", "encoder", "kernels", "mamba2", "options", "pretraining"),
+        *("pretrained", "read_out", "sizes", "ssd", "tokenizer"),
+    )
+)
+
 DROPOUTS = Choice((0.0, 0.1, 0.2, 0.3))
 FINETUNE_SPACE: Mapping[str, SearchDimension] = {
     "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),
@@ -47,10 +56,10 @@ FINETUNE_SPACE: Mapping[str, SearchDimension] = {
 }
 
 
-class _Realm(NetworkDecoder):
+class RealmBase(NetworkDecoder):
     """What REALM's decoders share: one kind of network."""
 
-    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training", "realmbench.networks", "realmbench.realm")
+    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training", "realmbench.networks", *SOURCES)
     causal: ClassVar[bool] = True
     options: NetworkOptions
 
@@ -85,11 +94,13 @@ class _Realm(NetworkDecoder):
         from .pretrained import save_network
 
         network = self.fitted(self.network)
-        assert isinstance(network, RealmNetwork)
+        if not isinstance(network, RealmNetwork):
+            super().export(folder, session, front_end)
+            return
         save_network(folder, network, self.arrays(), front_end, session)
 
 
-class RealmScratch(_Realm):
+class RealmScratch(RealmBase):
     """Control: the student's network trained on the held-out session alone."""
 
     Options: ClassVar[type[BaseModel]] = NetworkOptions
@@ -104,7 +115,7 @@ class RealmScratch(_Realm):
     }
 
 
-class _Pretrained(_Realm):
+class _Pretrained(RealmBase):
     """What the decoders share that begin from pretraining, which the held-out session fine-tunes or reads out."""
 
     multi_session: ClassVar[bool] = True

@@ -174,9 +174,17 @@ class RealmEncoder(nn.Module):
             self.tokenizer.initial_state(batch), [block.initial_state(batch) for block in self._blocks()]
         )
 
-    def step(self, frame: torch.Tensor, mask: torch.Tensor, state: EncoderState) -> tuple[torch.Tensor, EncoderState]:
-        """Map one (B, C, F) frame to its (B, d) hidden state and carry the memory on."""
+    def step(
+        self, frame: torch.Tensor, mask: torch.Tensor, state: EncoderState, beside: torch.Tensor | float = 0.0
+    ) -> tuple[torch.Tensor, EncoderState]:
+        """Map one (B, C, F) frame to its (B, d) hidden state and carry the memory on.
+
+        Parameters
+        ----------
+        beside : (B, d), added to the frame's token.
+        """
         x, tokenizer_state = self.tokenizer.step(frame, mask, state.tokenizer)
+        x = x + beside
         blocks = []
         for block, block_state in zip(self._blocks(), state.blocks):
             x, block_state = block.step(x, block_state)

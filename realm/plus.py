@@ -1,0 +1,232 @@
+"""The stages of `realm-student-plus`: a teacher that has learnt the task, and a student that learns its outputs too.
+
+Masked autoencoding never sees what is to be decoded, so that its teacher need not hold it. Here that teacher is
+trained on the task as well, on the pretraining sessions and in both directions of time; the student learns, besides the
+task and the teacher's representation, the teacher's own outputs: the target without what no past can tell (Hinton et
+al. 2015, arXiv 1503.02531, for targets that a teacher softens).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from realmbench.artifact import Artifact, Trained
+from realmbench.decoder import Context
+from realmbench.seeds import stream_seed
+from realmbench.session import SessionData
+from realmbench.training.loop import FitResult, TrainOptions, fit, window_sampler
+from realmbench.training.network_decoder import drawn, load_arrays_into, module_arrays
+from realmbench.training.windows import Batch, ValidationR2
+
+from .alignment import cosine
+from .encoder import EncoderConfig, EncoderOutput, EncoderState, RealmEncoder
+from .read_in import ReadIn, ReadInOptions, Weights, fit_read_in, mean_weights
+
+
+class HandDownOptions(BaseModel):
+    """Weights of what the student learns.
+
+    Attributes
+    ----------
+    task : squared error of the normalised target.
+    outputs : squared difference from the teacher's outputs.
+    alignment : one minus the cosine between the last residual streams.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: float = Field(1.0, ge=0)
+    outputs: float = Field(1.0, ge=0)
+    alignment: float = Field(1.0, ge=0)
+
+
+class PlusState(NamedTuple):
+    """Memory of a stream."""
+
+    encoder: EncoderState
+    read_in: torch.Tensor
+
+
+class PlusNetwork(nn.Module):
+    """Encoder and head, with a session's read-in beside its tokenizer.
+
+    Parameters
+    ----------
+    lags : of the read-in, in frames.
+    horizons : how many the read-in has.
+    outputs : D.
+    """
+
+    def __init__(self, encoder: RealmEncoder, lags: Sequence[int], horizons: int, outputs: int) -> None:
+        super().__init__()
+        config = encoder.config
+        said = horizons * outputs
+        self.encoder = encoder
+        self.read_in = ReadIn(lags, config.channels * config.features, said)
+        self.enter = nn.Linear(said, config.d_model)
+        self.head = nn.Linear(config.d_model, outputs)
+        self.direct = nn.Linear(said, outputs)
+
+    def encode(self, x: torch.Tensor, mask: torch.Tensor, said: torch.Tensor) -> EncoderOutput:
+        """Map frames (B, T, C, F), channel mask (B, C) and read-in outputs (B, T, K) to hidden states."""
+        return self.encoder.encode(self.encoder.tokenize(x, mask) + self.enter(said))
+
+    def decode(self, x: torch.Tensor, mask: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+        """Map frames, mask and read-in outputs to (B, T, D)."""
+        return self.head(self.encode(x, mask, said).final) + self.direct(said)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Map (B, T, C, F) frames to (B, T, D) normalised predictions."""
+        return self.decode(x, mask, self.read_in(x))
+
+    def initial_state(self, batch: int) -> PlusState:
+        """Return the memory of a stream that has seen nothing."""
+        return PlusState(self.encoder.initial_state(batch), self.read_in.initial_state(batch))
+
+    def step(self, frame: torch.Tensor, mask: torch.Tensor, state: PlusState) -> tuple[torch.Tensor, PlusState]:
+        """Map one (B, C, F) frame to its (B, D) prediction and carry the memory on."""
+        said, read_in = self.read_in.step(frame, state.read_in)
+        hidden, encoder = self.encoder.step(frame, mask, state.encoder, self.enter(said))
+        return self.head(hidden) + self.direct(said), PlusState(encoder, read_in)
+
+
+class Aligned:
+    """Pretraining sessions with the outputs of their own read-ins, and these read-ins' mean; fitted when asked for."""
+
+    def __init__(self, sessions: Sequence[SessionData], options: ReadInOptions, context: Context) -> None:
+        self._sessions, self._options, self._context = sessions, options, context
+        self._fitted: tuple[list[SessionData], Weights] | None = None
+
+    def __call__(self) -> tuple[list[SessionData], Weights]:
+        if self._fitted is None:
+            fits = []
+            for number, session in enumerate(self._sessions):
+                self._context.on_progress(f"read-in of {session.name}", number / len(self._sessions))
+                fits.append(fit_read_in(session, self._options))
+            self._fitted = [each.session for each in fits], mean_weights([each.weights for each in fits])
+        return self._fitted
+
+
+def train_task_teacher(
+    config: EncoderConfig,
+    read_in: ReadInOptions,
+    options: TrainOptions,
+    aligned: Aligned,
+    sessions: Sequence[SessionData],
+    context: Context,
+    masked: Artifact,
+) -> Artifact:
+    """Return the bidirectional network, begun with the masked autoencoder's encoder and trained on the task."""
+    full = {"encoder": config.model_dump(), "read_in": read_in.model_dump(), "train": options.model_dump()}
+    kind = "realm-task-teacher"
+
+    def build() -> Trained:
+        network = _new(config, read_in, sessions[0].outputs, context, kind)
+        load_arrays_into(network.encoder, masked.arrays)
+        carried, mean = aligned()
+        network.read_in.set(mean)
+        checked = context.checkpoint(kind, {**full, "masked": masked.hash}, sessions)
+        result = learn(network, carried, options, context, kind, checked)
+        return Trained(module_arrays(network), _count(network), *result)
+
+    return context.artifacts.get_or_build(kind, full, sessions, context.seed, context.device, build, parents=[masked])
+
+
+def hand_down(
+    config: EncoderConfig,
+    teacher_config: EncoderConfig,
+    read_in: ReadInOptions,
+    weights: HandDownOptions,
+    options: TrainOptions,
+    aligned: Aligned,
+    sessions: Sequence[SessionData],
+    context: Context,
+    teacher: Artifact,
+) -> Artifact:
+    """Return the causal student that has learnt the task, and the outputs and the representation of the teacher."""
+    full = {
+        "encoder": config.model_dump(),
+        "read_in": read_in.model_dump(),
+        "weights": weights.model_dump(),
+        "train": options.model_dump(),
+    }
+    kind = "realm-student-plus"
+
+    def build() -> Trained:
+        carried, mean = aligned()
+        above = _new(teacher_config, read_in, sessions[0].outputs, context, "realm-task-teacher")
+        load_arrays_into(above, teacher.arrays)
+        above.eval().requires_grad_(False)
+        network = _new(config, read_in, sessions[0].outputs, context, kind)
+        network.encoder.tokenizer.load_state_dict(above.encoder.tokenizer.state_dict())
+        network.read_in.set(mean)
+
+        def loss(batch: Batch) -> torch.Tensor:
+            said = batch.privileged[..., 0]
+            code = network.encode(batch.x, batch.mask, said)
+            prediction = network.head(code.final) + network.direct(said)
+            with torch.no_grad():
+                target = above.encode(batch.x, batch.mask, said)
+                output = above.head(target.final) + above.direct(said)
+            return (
+                weights.task * nn.functional.mse_loss(prediction, batch.y)
+                + weights.outputs * nn.functional.mse_loss(prediction, output)
+                + weights.alignment * cosine(code.layers[-1], target.layers[-1])
+            )
+
+        checked = context.checkpoint(kind, {**full, "teacher": teacher.hash}, sessions)
+        result = learn(network, carried, options, context, kind, checked, loss)
+        return Trained(module_arrays(network), _count(network), *result)
+
+    return context.artifacts.get_or_build(kind, full, sessions, context.seed, context.device, build, parents=[teacher])
+
+
+def learn(
+    network: PlusNetwork,
+    sessions: Sequence[SessionData],
+    options: TrainOptions,
+    context: Context,
+    stage: str,
+    checkpoint: Any,
+    loss: Callable[[Batch], torch.Tensor] | None = None,
+) -> FitResult:
+    """Train on sessions that carry read-in outputs, on the task unless told otherwise, until validation R2 stops."""
+    return fit(
+        network,
+        loss or (lambda batch: nn.functional.mse_loss(_predict(network, batch), batch.y)),
+        validation_r2(network, sessions, context.device),
+        window_sampler(sessions, options, context.seed, stage, context.device),
+        options,
+        stream_seed(context.seed, stage, "dropout"),
+        checkpoint,
+        lambda share, best: context.on_progress(f"{stage}: validation R2 {best:.3f}", share),
+    )
+
+
+def validation_r2(network: PlusNetwork, sessions: Sequence[SessionData], device: str) -> ValidationR2:
+    """Return the score of a network on sessions that carry read-in outputs."""
+    return ValidationR2(sessions, lambda batch: _predict(network, batch), device)
+
+
+def _predict(network: PlusNetwork, batch: Batch) -> torch.Tensor:
+    return network.decode(batch.x, batch.mask, batch.privileged[..., 0])
+
+
+def _new(config: EncoderConfig, read_in: ReadInOptions, outputs: int, context: Context, stage: str) -> PlusNetwork:
+    seed = stream_seed(context.seed, stage, "initial weights")
+    return drawn(lambda: make_network(config, read_in, outputs), seed).to(context.device)
+
+
+def make_network(config: EncoderConfig, read_in: ReadInOptions, outputs: int) -> PlusNetwork:
+    """Make the untrained network."""
+    lags, horizons = read_in.frames(config.rate)
+    return PlusNetwork(RealmEncoder(config), lags, len(horizons), outputs)
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,247 @@
+"""A linear read-in that is fitted anew for every session: from its frames to the target around now.
+
+Electrodes move and tuning drifts, so that one shared input layer does not survive months; what the target does over
+time is the same on all days. The read-in is a ridge regression of the target some steps ago, now and some steps ahead
+on the last frames of all channels: what comes out means the same in every session, and a few seconds of labels suffice
+to fit it, because it is pulled towards the mean of the pretraining sessions' read-ins (a Gaussian prior; Bishop 2006,
+section 3.3.1). Without labels it is that mean.
+
+On what it was fitted to, a read-in looks better than it is. A network must not learn to trust that, so training
+segments get the outputs of read-ins that were fitted to the other parts of the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.linalg import cho_factor, cho_solve
+from torch import nn
+from torch.nn import functional
+
+from realmbench.metrics import r2_axis_mean
+from realmbench.session import Segment, SessionData
+
+# Strengths of the pull, in units of the mean eigenvalue of the frames' covariance times their number.
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
+
+
+class ReadInOptions(BaseModel):
+    """What a read-in sees and what it says.
+
+    Attributes
+    ----------
+    lags_s : how long ago the frames were that it sees.
+    horizons_s : of the target; ahead where positive.
+    parts : stretches of a session, each of which gets the read-in of the others while a network learns.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lags_s: tuple[float, ...] = (0.0, 0.06, 0.14, 0.24)
+    horizons_s: tuple[float, ...] = (-0.1, 0.0, 0.1, 0.2)
+    parts: int = Field(4, ge=2)
+
+    def frames(self, rate: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return lags and horizons as numbers of frames."""
+        return tuple(round(lag * rate) for lag in self.lags_s), tuple(round(ahead * rate) for ahead in self.horizons_s)
+
+
+class Weights(NamedTuple):
+    """A fitted read-in: (K, L * C * F) weights and (K,) offset, K being horizons times targets."""
+
+    weight: np.ndarray
+    offset: np.ndarray
+
+
+@dataclass(frozen=True)
+class FittedReadIn:
+    """A session's read-in, and the session with the outputs for its network to learn from.
+
+    Attributes
+    ----------
+    weights : fitted to the whole training part.
+    session : its segments carry the read-in's outputs (T, K, 1) as their ``privileged`` frames.
+    score : R2 of the outputs for now on validation.
+    """
+
+    weights: Weights
+    session: SessionData
+    score: float
+
+
+class ReadIn(nn.Module):
+    """Frames (B, T, C, F) to the read-in's outputs (B, T, K), causally.
+
+    Parameters
+    ----------
+    lags : frames ago, ascending from 0.
+    size : C * F.
+    outputs : K.
+    """
+
+    weight: torch.Tensor
+    offset: torch.Tensor
+
+    def __init__(self, lags: Sequence[int], size: int, outputs: int) -> None:
+        super().__init__()
+        self.lags = tuple(lags)
+        inputs = len(lags) * size
+        self.register_buffer("weight", torch.randn(outputs, inputs) / inputs**0.5)  # until a session's are set
+        self.register_buffer("offset", torch.zeros(outputs))
+
+    def set(self, weights: Weights) -> None:
+        """Take over fitted weights."""
+        self.weight.copy_(torch.from_numpy(weights.weight))
+        self.offset.copy_(torch.from_numpy(weights.offset))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(2)  # (B, T, C F)
+        length, last = flat.shape[1], self.lags[-1]
+        padded = functional.pad(flat, (0, 0, last, 0))
+        stacked = torch.cat([padded[:, last - lag : last - lag + length] for lag in self.lags], dim=-1)
+        return functional.linear(stacked, self.weight, self.offset)
+
+    def initial_state(self, batch: int) -> torch.Tensor:
+        """Return the memory (B, last lag, C * F) of a stream that has seen nothing."""
+        return self.weight.new_zeros(batch, self.lags[-1], self.weight.shape[1] // len(self.lags))
+
+    def step(self, frame: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map one (B, C, F) frame to (B, K) and carry the memory on."""
+        frames = torch.cat([state, frame.flatten(1)[:, None]], dim=1)  # (B, last lag + 1, C F)
+        seen = torch.cat([frames[:, -1 - lag] for lag in self.lags], dim=-1)  # (B, L C F)
+        return functional.linear(seen, self.weight, self.offset), frames[:, 1:]
+
+
+def fit_read_in(session: SessionData, options: ReadInOptions, prior: Weights | None = None) -> FittedReadIn:
+    """Fit a session's read-in; validation chooses how strongly it is pulled towards the prior (zero without one)."""
+    lags, horizons = options.frames(session.rate)
+    pieces = [part for segment in session.train for part in _parts(segment, options.parts, len(session.train))]
+    sums = [_sums(piece, lags, horizons) for piece in pieces]
+    total = _joined(sums)
+    fits = [_solve(total, strength, prior) for strength in STRENGTHS]
+    scores = [_score(session, weights, lags, horizons) for weights in fits]
+    best = int(np.argmax(scores))
+    # Every stretch is left out once; neighbours in time stay together, because they resemble each other.
+    groups = min(options.parts, len(pieces))
+    numbers = [group * groups // len(pieces) for group in range(len(pieces))]
+    outputs = []
+    for piece, number in zip(pieces, numbers):
+        rest = [each for each, other in zip(sums, numbers) if other != number]
+        outputs.append(_apply(piece, _solve(_joined(rest or sums), STRENGTHS[best], prior), lags))
+    train, cursor = [], 0
+    for segment in session.train:
+        count = len(_parts(segment, options.parts, len(session.train)))
+        train.append(_carrying(segment, np.concatenate(outputs[cursor : cursor + count])))
+        cursor += count
+    validation = tuple(_carrying(segment, apply_read_in(segment.x, fits[best], lags)) for segment in session.validation)
+    carried = replace(session, train=tuple(train), validation=validation)
+    return FittedReadIn(fits[best], carried, scores[best])
+
+
+def with_read_in(session: SessionData, weights: Weights, options: ReadInOptions) -> SessionData:
+    """Return the session with the outputs of a read-in that was fitted elsewhere."""
+    lags, _ = options.frames(session.rate)
+    segments = (
+        tuple(_carrying(segment, apply_read_in(segment.x, weights, lags)) for segment in part)
+        for part in (session.train, session.validation)
+    )
+    train, validation = segments
+    return replace(session, train=train, validation=validation)
+
+
+def mean_weights(weights: Sequence[Weights]) -> Weights:
+    """Return the mean of several read-ins, the prior for another session."""
+    return Weights(*(np.mean(np.stack(parts), axis=0) for parts in zip(*weights)))
+
+
+def apply_read_in(x: np.ndarray, weights: Weights, lags: Sequence[int]) -> np.ndarray:
+    """Map (T, C, F) frames to (T, K) outputs; before the first frame stand zeros."""
+    return (_lagged(x, lags) @ weights.weight.T + weights.offset).astype(np.float32)
+
+
+class _Sums(NamedTuple):
+    """Moments of lagged frames and targets: of both, of frames with targets, sums, and the number of rows."""
+
+    gram: np.ndarray
+    cross: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    rows: int
+
+
+class _Piece(NamedTuple):
+    """A stretch of a segment."""
+
+    segment: Segment
+    first: int
+    stop: int
+
+
+def _parts(segment: Segment, parts: int, segments: int) -> list[_Piece]:
+    """Cut a segment so that a session has at least as many stretches as parts."""
+    cuts = np.linspace(0, len(segment), -(-parts // segments) + 1).round().astype(int)
+    return [_Piece(segment, first, stop) for first, stop in pairwise(cuts)]
+
+
+def _lagged(x: np.ndarray, lags: Sequence[int]) -> np.ndarray:
+    flat = x.reshape(len(x), -1)
+    padded = np.concatenate([np.zeros((max(lags), flat.shape[1]), flat.dtype), flat])
+    return np.concatenate([padded[max(lags) - lag : max(lags) - lag + len(flat)] for lag in lags], axis=1)
+
+
+def _sums(piece: _Piece, lags: Sequence[int], horizons: Sequence[int]) -> _Sums:
+    """Accumulate over the rows whose targets lie inside the segment."""
+    y = piece.segment.y
+    first = max(piece.first, -min(0, *horizons))
+    stop = max(first, min(piece.stop, len(y) - max(0, *horizons)))
+    x = _lagged(piece.segment.x, lags)[first:stop]
+    targets = np.concatenate([y[first + ahead : stop + ahead] for ahead in horizons], axis=1)
+    return _Sums(
+        (x.T @ x).astype(np.float64),
+        (x.T @ targets).astype(np.float64),
+        x.sum(0, dtype=np.float64),
+        targets.sum(0, dtype=np.float64),
+        stop - first,
+    )
+
+
+def _joined(sums: Sequence[_Sums]) -> _Sums:
+    gram, cross, x, y = (np.sum([np.asarray(each[part]) for each in sums], axis=0) for part in range(4))
+    return _Sums(gram, cross, x, y, sum(each.rows for each in sums))
+
+
+def _solve(sums: _Sums, strength: float, prior: Weights | None) -> Weights:
+    """Solve ``min |y - X w|^2 + s |w - prior|^2``, s being the strength times the mean of X^T X's diagonal."""
+    rows = max(1, sums.rows)
+    gram = sums.gram - np.outer(sums.x, sums.x) / rows
+    cross = sums.cross - np.outer(sums.x, sums.y) / rows
+    pull = strength * np.trace(gram) / len(gram) + 1e-6
+    gram.flat[:: len(gram) + 1] += pull
+    if prior is not None:
+        cross = cross + pull * prior.weight.T
+    weight = cho_solve(cho_factor(gram, overwrite_a=True, check_finite=False), cross, check_finite=False).T
+    return Weights(weight.astype(np.float32), ((sums.y - weight @ sums.x) / rows).astype(np.float32))
+
+
+def _score(session: SessionData, weights: Weights, lags: Sequence[int], horizons: Sequence[int]) -> float:
+    """Return R2 of the outputs for the horizon nearest to now on the validation segments."""
+    outputs = session.outputs
+    now = int(np.argmin(np.abs(horizons)))
+    columns = slice(now * outputs, (now + 1) * outputs)
+    truth = np.concatenate([segment.y[segment.warm_up :] for segment in session.validation])
+    predicted = [apply_read_in(segment.x, weights, lags)[segment.warm_up :, columns] for segment in session.validation]
+    return r2_axis_mean(truth, np.concatenate(predicted))
+
+
+def _apply(piece: _Piece, weights: Weights, lags: Sequence[int]) -> np.ndarray:
+    return apply_read_in(piece.segment.x, weights, lags)[piece.first : piece.stop]
+
+
+def _carrying(segment: Segment, outputs: np.ndarray) -> Segment:
+    return replace(segment, privileged=outputs[:, :, None])

@@ -1,0 +1,139 @@
+"""The read-in: ridge by scikit-learn, the pull towards the prior, and outputs that no fit has seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from realmbench.metrics import r2_axis_mean
+from realmbench.realm.read_in import (
+    STRENGTHS,
+    ReadIn,
+    ReadInOptions,
+    Weights,
+    apply_read_in,
+    fit_read_in,
+    mean_weights,
+    with_read_in,
+)
+
+OPTIONS = ReadInOptions(lags_s=(0.0, 0.04), horizons_s=(0.0,), parts=4)
+LAGS = (0, 2)
+
+
+def rows(segment: Any) -> np.ndarray:
+    """Frames now and two frames ago, by hand."""
+    flat = segment.x.reshape(len(segment.x), -1).astype(np.float64)
+    before = np.concatenate([np.zeros((2, flat.shape[1])), flat[:-2]])
+    return np.concatenate([flat, before], axis=1)
+
+
+def ridge(x: np.ndarray, y: np.ndarray, strength: float) -> Ridge:
+    pull = strength * np.trace((x - x.mean(0)).T @ (x - x.mean(0))) / x.shape[1] + 1e-6
+    return Ridge(alpha=pull).fit(x, y)
+
+
+def test_equals_scikit_learn_at_the_strength_that_validation_prefers(session_maker: Any) -> None:
+    session = session_maker()
+    fitted = fit_read_in(session, OPTIONS)
+    x = np.concatenate([rows(segment) for segment in session.train])
+    y = np.concatenate([segment.y for segment in session.train])
+    scores, fits = [], []
+    for strength in STRENGTHS:
+        fits.append(ridge(x, y, strength))
+        truth = np.concatenate([segment.y[segment.warm_up :] for segment in session.validation])
+        parts = [fits[-1].predict(rows(segment))[segment.warm_up :] for segment in session.validation]
+        scores.append(r2_axis_mean(truth, np.concatenate(parts)))
+    best = fits[int(np.argmax(scores))]
+    np.testing.assert_allclose(fitted.weights.weight, best.coef_, atol=1e-4)
+    np.testing.assert_allclose(fitted.weights.offset, best.intercept_, atol=1e-4)
+    assert fitted.score == pytest.approx(max(scores), abs=1e-4)
+
+
+def test_training_segments_carry_what_fits_to_the_rest_say(session_maker: Any) -> None:
+    session = session_maker()
+    session = replace(session, train=session.train[:1])
+    fitted = fit_read_in(session, OPTIONS)
+    [segment] = session.train
+    x, y, length = rows(segment), segment.y, len(segment)
+    quarter = length // 4
+    strength = next(
+        strength for strength in STRENGTHS if np.allclose(ridge(x, y, strength).coef_, fitted.weights.weight, atol=1e-4)
+    )
+    carried = fitted.session.train[0].privileged[:, :, 0]
+    for part in range(4):
+        inside = slice(part * quarter, (part + 1) * quarter)
+        rest = np.ones(length, bool)
+        rest[inside] = False
+        expected = ridge(x[rest], y[rest], strength).predict(x[inside])
+        np.testing.assert_allclose(carried[inside], expected, atol=1e-3)
+    for segment, given in zip(session.validation, fitted.session.validation):
+        expected = apply_read_in(segment.x, fitted.weights, LAGS)
+        np.testing.assert_array_equal(given.privileged[:, :, 0], expected)
+
+
+def test_noise_looks_like_nothing_to_what_has_not_seen_it(session_maker: Any) -> None:
+    """With more inputs than the data bear, the fit is good on itself; what the network gets must not be."""
+    session = session_maker(seconds=4.0, channels=30)
+    generator = np.random.default_rng(0)
+    noise = [generator.standard_normal(segment.y.shape).astype(np.float32) for segment in session.train]
+    train = tuple(replace(segment, y=y) for segment, y in zip(session.train, noise))
+    session = replace(session, train=train)
+    fitted = fit_read_in(session, ReadInOptions(lags_s=(0.0,), horizons_s=(0.0,)))
+    itself = r2_axis_mean(train[0].y, apply_read_in(train[0].x, fitted.weights, (0,)))
+    carried = r2_axis_mean(train[0].y, fitted.session.train[0].privileged[:, :, 0])
+    assert carried < 0.02
+    assert itself > carried
+
+
+def test_little_data_stay_with_the_prior_and_much_leave_it(session_maker: Any) -> None:
+    good = fit_read_in(session_maker(seconds=100.0, seed=5), OPTIONS).weights
+    short = fit_read_in(session_maker(seconds=1.0), OPTIONS, good)
+    alone = fit_read_in(session_maker(seconds=1.0), OPTIONS)
+    assert np.abs(short.weights.weight - good.weight).mean() < 0.5 * np.abs(alone.weights.weight - good.weight).mean()
+    wrong = Weights(-3 * good.weight, good.offset)
+    long = fit_read_in(session_maker(seconds=100.0, seed=6), OPTIONS, wrong)
+    assert np.abs(long.weights.weight - good.weight).max() < 0.05
+
+
+def test_horizons_are_the_target_ahead_and_ago(session_maker: Any) -> None:
+    session = session_maker()
+    session = replace(session, train=session.train[:1])
+    wide = ReadInOptions(lags_s=(0.0, 0.04), horizons_s=(-0.02, 0.0, 0.04), parts=2)
+    [segment] = session.train
+    inside = slice(1, len(segment) - 2)
+    fitted = fit_read_in(session, wide)
+    x = rows(segment)[inside]
+    y = np.concatenate([segment.y[:-3], segment.y[1:-2], segment.y[3:]], axis=1)
+    distances = [np.abs(ridge(x, y, strength).coef_ - fitted.weights.weight).max() for strength in STRENGTHS]
+    assert min(distances) < 1e-4
+
+
+def test_network_says_what_the_fit_says_and_streams_it(session_maker: Any) -> None:
+    session = session_maker()
+    fitted = fit_read_in(session, OPTIONS)
+    read_in = ReadIn(LAGS, 6, 2)
+    read_in.set(fitted.weights)
+    x = torch.from_numpy(session.validation[0].x)[None]
+    expected = apply_read_in(session.validation[0].x, fitted.weights, LAGS)
+    np.testing.assert_allclose(read_in(x)[0], expected, atol=1e-5)
+    state, said = read_in.initial_state(1), []
+    for frame in x.unbind(1):
+        y, state = read_in.step(frame, state)
+        said.append(y)
+    torch.testing.assert_close(torch.stack(said, dim=1), read_in(x))
+
+
+def test_mean_and_borrowed_read_in(session_maker: Any) -> None:
+    a, b = (fit_read_in(session_maker(seed=seed), OPTIONS).weights for seed in (1, 2))
+    mean = mean_weights([a, b])
+    np.testing.assert_allclose(mean.weight, (a.weight + b.weight) / 2)
+    session = session_maker(seed=3)
+    for part in ("train", "validation"):
+        for before, after in zip(getattr(session, part), getattr(with_read_in(session, mean, OPTIONS), part)):
+            np.testing.assert_array_equal(after.privileged[:, :, 0], apply_read_in(before.x, mean, LAGS))
