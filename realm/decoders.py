@@ -43,8 +43,8 @@ from .sizes import published_session, published_sizes
 SOURCES = tuple(
     f"realmbench.realm.{name}"
     for name in (
-        *("alignment", "backbones", "distillation", "encoder", "kernels", "mamba2", "options", "pretraining"),
-        *("pretrained", "read_out", "sizes", "ssd", "tokenizer"),
+        *("alignment", "backbones", "distillation", "encoder", "fused", "kernels", "mamba2", "options"),
+        *("pretraining", "pretrained", "read_out", "sizes", "ssd", "tokenizer"),
     )
 )
 

@@ -9,7 +9,9 @@ al. 2015, arXiv 1503.02531, for targets that a teacher softens).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -78,7 +80,11 @@ class PlusNetwork(nn.Module):
 
     def decode(self, x: torch.Tensor, mask: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
         """Map frames, mask and read-in outputs to (B, T, D)."""
-        return self.head(self.encode(x, mask, said).final) + self.direct(said)
+        return self.read_out(self.encode(x, mask, said).final, said)
+
+    def read_out(self, hidden: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+        """Map hidden states (..., d) and read-in outputs (..., K) to (..., D)."""
+        return self.head(hidden) + self.direct(said)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map (B, T, C, F) frames to (B, T, D) normalised predictions."""
@@ -92,7 +98,7 @@ class PlusNetwork(nn.Module):
         """Map one (B, C, F) frame to its (B, D) prediction and carry the memory on."""
         said, read_in = self.read_in.step(frame, state.read_in)
         hidden, encoder = self.encoder.step(frame, mask, state.encoder, self.enter(said))
-        return self.head(hidden) + self.direct(said), PlusState(encoder, read_in)
+        return self.read_out(hidden, said), PlusState(encoder, read_in)
 
 
 class Aligned:
@@ -166,24 +172,27 @@ def hand_down(
         network.encoder.tokenizer.load_state_dict(above.encoder.tokenizer.state_dict())
         network.read_in.set(mean)
 
-        def loss(batch: Batch) -> torch.Tensor:
-            said = batch.privileged[..., 0]
-            code = network.encode(batch.x, batch.mask, said)
-            prediction = network.head(code.final) + network.direct(said)
-            with torch.no_grad():
-                target = above.encode(batch.x, batch.mask, said)
-                output = above.head(target.final) + above.direct(said)
-            return (
-                weights.task * nn.functional.mse_loss(prediction, batch.y)
-                + weights.outputs * nn.functional.mse_loss(prediction, output)
-                + weights.alignment * cosine(code.layers[-1], target.layers[-1])
-            )
-
         checked = context.checkpoint(kind, {**full, "teacher": teacher.hash}, sessions)
+        loss = partial(hand_down_loss, network, above, weights)
         result = learn(network, carried, options, context, kind, checked, loss)
         return Trained(module_arrays(network), _count(network), *result)
 
     return context.artifacts.get_or_build(kind, full, sessions, context.seed, context.device, build, parents=[teacher])
+
+
+def hand_down_loss(student: PlusNetwork, teacher: PlusNetwork, weights: HandDownOptions, batch: Batch) -> torch.Tensor:
+    """Return the weighted sum of the task, the distance from the teacher's outputs, and the alignment."""
+    said = batch.privileged[..., 0]  # (B, T, K)
+    code = student.encode(batch.x, batch.mask, said)
+    prediction = student.read_out(code.final, said)  # (B, T, D)
+    with torch.no_grad():
+        target = teacher.encode(batch.x, batch.mask, said)
+        output = teacher.read_out(target.final, said)  # (B, T, D)
+    return (
+        weights.task * nn.functional.mse_loss(prediction, batch.y)
+        + weights.outputs * nn.functional.mse_loss(prediction, output)
+        + weights.alignment * cosine(code.layers[-1], target.layers[-1])
+    )
 
 
 def learn(
@@ -192,7 +201,7 @@ def learn(
     options: TrainOptions,
     context: Context,
     stage: str,
-    checkpoint: Any,
+    checkpoint: Path,
     loss: Callable[[Batch], torch.Tensor] | None = None,
 ) -> FitResult:
     """Train on sessions that carry read-in outputs, on the task unless told otherwise, until validation R2 stops."""

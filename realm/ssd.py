@@ -115,7 +115,7 @@ def ssd_quadratic(
     In plain operations throughout, so that it is a second opinion on `ssd_chunked` and its gradients.
     """
     length, repeats = x.shape[1], x.shape[2] // B.shape[2]
-    B, C = _in_positions(B, C, angles)
+    B, C = in_positions(B, C, angles)
     scores = torch.einsum("bign,bjgn->bgij", C, B).repeat_interleave(repeats, dim=1)  # (B, H, T, T)
     summed = rates.movedim(1, -1).cumsum(-1)  # (B, H, T)
     between = summed[..., :, None] - summed[..., None, :]  # (B, H, T, T)
@@ -140,7 +140,7 @@ def ssd_chunked(
     batch, length, heads, width = x.shape
     groups, size = B.shape[2:]
     ratio = heads // groups
-    B, C = _in_positions(B, C, angles)
+    B, C = in_positions(B, C, angles)
     steps = min(chunk, length)
     padding = -length % steps
     if padding:
@@ -187,7 +187,7 @@ def ssd_chunked(
     return y, state if angles is None else rotated(state, -length * angles)
 
 
-def _in_positions(B: torch.Tensor, C: torch.Tensor, angles: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def in_positions(B: torch.Tensor, C: torch.Tensor, angles: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn B and C (B, T, G, N) instead of the state, each by its position, counted from the state before the first."""
     if angles is None:
         return B, C

@@ -1,0 +1,124 @@
+"""`realm-student-plus`: what its stages share, what the student learns, and what the held-out session may change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from realmbench.artifact import ArtifactStore
+from realmbench.decoder import Context
+from realmbench.errors import OptionError
+from realmbench.realm.decoders import RealmStudent
+from realmbench.realm.plus import HandDownOptions, PlusNetwork, hand_down_loss, make_network, validation_r2
+from realmbench.realm.plus_decoder import RealmStudentPlus
+from realmbench.realm.read_in import ReadInOptions, Weights, fit_read_in, mean_weights, with_read_in
+from realmbench.seeds import stream
+from realmbench.training.windows import WindowSampler
+
+STAGE = {"updates": 6, "evaluate_every": 3, "window_s": 1.0}
+READ_IN = ReadInOptions()
+
+
+def train(*stages: str, **changes: Any) -> dict[str, Any]:
+    return {f"{stage}.{key}": value for stage in stages for key, value in {**STAGE, **changes}.items()}
+
+
+ALL = train("teacher", "task", "student", "finetune")
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
+
+
+@pytest.fixture
+def sessions(session_maker: Any) -> list[Any]:
+    return [session_maker(name=f"p{index}", seed=index + 1) for index in range(2)]
+
+
+def test_masked_teacher_is_the_one_of_the_student(context: Context, sessions: list[Any]) -> None:
+    student = RealmStudent("tiny", {}, train("teacher", "student", "finetune")).pretrain(sessions, context)
+    plus = RealmStudentPlus("tiny", {}, ALL).pretrain(sessions, context)
+    [task_teacher] = plus.record.parents
+    assert context.artifacts.record_of(task_teacher).parents == student.record.parents
+    again = RealmStudentPlus("tiny", {}, ALL).pretrain(sessions, context)
+    assert again.hash == plus.hash
+
+
+def test_pretraining_leaves_the_mean_of_the_read_ins(context: Context, sessions: list[Any]) -> None:
+    plus = RealmStudentPlus("tiny", {}, ALL).pretrain(sessions, context)
+    mean = mean_weights([fit_read_in(session, READ_IN).weights for session in sessions])
+    np.testing.assert_allclose(plus.arrays["read_in.weight"], mean.weight, atol=1e-6)
+
+
+def test_loss_by_hand(sessions: list[Any]) -> None:
+    decoder = RealmStudentPlus("tiny")
+    torch.manual_seed(0)
+    student, teacher = (
+        make_network(decoder.encoder_config(sessions[0], causal=causal), READ_IN, 2).eval() for causal in (True, False)
+    )
+    carried = [fit_read_in(session, READ_IN).session for session in sessions]
+    batch = WindowSampler(carried, 1.0, 4, stream(0, "w"), "cpu").draw()
+    said = batch.privileged[..., 0]
+    with torch.no_grad():
+        ours, theirs = (network.decode(batch.x, batch.mask, said) for network in (student, teacher))
+        residuals = [network.encode(batch.x, batch.mask, said).layers[-1] for network in (student, teacher)]
+        cosine = torch.nn.functional.cosine_similarity(*residuals, dim=-1).mean()
+        parts = {"task": (ours - batch.y).square().mean(), "outputs": (ours - theirs).square().mean()}
+        for weights, expected in (
+            ({"task": 1, "outputs": 0, "alignment": 0}, parts["task"]),
+            ({"task": 0, "outputs": 1, "alignment": 0}, parts["outputs"]),
+            ({"task": 0, "outputs": 0, "alignment": 1}, 1 - cosine),
+            ({"task": 1, "outputs": 2, "alignment": 3}, parts["task"] + 2 * parts["outputs"] + 3 * (1 - cosine)),
+        ):
+            loss = hand_down_loss(student, teacher, HandDownOptions(**weights), batch)
+            torch.testing.assert_close(loss, expected)
+
+
+def test_windows_carry_the_outputs_of_their_own_session(sessions: list[Any]) -> None:
+    """A window's read-in outputs are those of its frames; the network alone gives the same where weights are shared."""
+    mean = mean_weights([fit_read_in(session, READ_IN).weights for session in sessions])
+    decoder = RealmStudentPlus("tiny")
+    network = make_network(decoder.encoder_config(sessions[0]), READ_IN, 2).eval()
+    network.read_in.set(mean)
+    carried = with_read_in(sessions[0], mean, READ_IN)
+    segment, mask = carried.validation[0], torch.from_numpy(carried.mask)[None]
+    x, said = torch.from_numpy(segment.x)[None], torch.from_numpy(segment.privileged[None, :, :, 0])
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, mask), network.decode(x, mask, said), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("misleading", [False, True])
+def test_never_below_the_zero_shot_network_on_validation(
+    context: Context, sessions: list[Any], session_maker: Any, misleading: bool
+) -> None:
+    decoder = RealmStudentPlus("tiny", {}, {**ALL, "finetune.learning_rate": 3e-3})
+    artifact = decoder.pretrain(sessions, context)
+    session = session_maker(name="held-out", seed=9)
+    if misleading:  # the training part says the opposite of validation: whatever is learnt from it is worse
+        session = replace(session, train=tuple(replace(segment, y=-segment.y) for segment in session.train))
+    decoder.adapt(session, context, artifact)
+    assert isinstance(decoder.network, PlusNetwork)
+    mean = Weights(artifact.arrays["read_in.weight"], artifact.arrays["read_in.offset"])
+    shared = with_read_in(session, mean, READ_IN)
+    zero_shot = RealmStudentPlus("tiny", {}, ALL)
+    zero_shot.adapt(replace(session, train=()), context, artifact)
+    assert isinstance(zero_shot.network, PlusNetwork)
+    start = validation_r2(zero_shot.network, [shared], "cpu")()
+    own = Weights(decoder.network.read_in.weight.numpy(), decoder.network.read_in.offset.numpy())
+    end = validation_r2(decoder.network, [with_read_in(session, own, READ_IN)], "cpu")()
+    assert end >= start - 1e-6
+    for name, value in zero_shot.arrays().items():
+        np.testing.assert_array_equal(value, artifact.arrays[name])
+
+
+def test_options_of_the_faithful_student_do_not_apply() -> None:
+    with pytest.raises(OptionError, match="unknown option"):
+        RealmStudentPlus("tiny", {"distillation.alignment": 0})
+    with pytest.raises(OptionError, match="unknown option"):
+        RealmStudentPlus("tiny", {"adaptation": "ridge"})
