@@ -80,6 +80,7 @@ class RealmBase(NetworkDecoder):
             "d_state": options.d_state,
             "dropout": options.dropout,
             "energy_s": options.energy_s if causal else None,
+            "precision": options.precision,
         }
         return EncoderConfig(**{**described, **changes})
 

@@ -42,6 +42,7 @@ class EncoderConfig(BaseModel):
     backbone : ``mamba``, or attention or recurrent layers with as many parameters in its place; causal encoders only.
     attention_s : how far back attention looks; None with every other backbone.
     look_ahead : frames by which the outputs of a causal encoder lag behind its input.
+    precision : of the blocks' projections in training; the scan, norms and everything outside training are ``float32``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,6 +63,7 @@ class EncoderConfig(BaseModel):
     backbone: Backbone = "mamba"
     attention_s: float | None = None
     look_ahead: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class EncoderOutput(NamedTuple):
@@ -152,9 +154,11 @@ class RealmEncoder(nn.Module):
         """Map (B, T + look-ahead, d) tokens to the hidden states of T frames."""
         ahead = self.config.look_ahead
         layers = []
-        for block in self.blocks:
-            tokens = block(tokens)
-            layers.append(tokens[:, ahead:])
+        half = self.training and self.config.precision == "bfloat16"
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
+            for block in self.blocks:
+                tokens = block(tokens)
+                layers.append(tokens[:, ahead:])
         return EncoderOutput(self.norm(layers[-1]), layers)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

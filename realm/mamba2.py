@@ -53,6 +53,10 @@ class Scan(NamedTuple):
     C: torch.Tensor
 
 
+def _single(x: torch.Tensor) -> torch.Tensor:
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 class GatedRMSNorm(nn.Module):
     """Root-mean-square norm of ``y * silu(gate)``, taken over each group of heads."""
 
@@ -115,8 +119,13 @@ class Mixer(nn.Module):
     def forward(self, u: torch.Tensor) -> torch.Tensor:
         """Map (B, T, d) to (B, T, d), causally."""
         scan = self.enter(u)
-        y, _ = self.scan(scan.scaled, scan.rates, scan.B, scan.C, CHUNK, self.angles())  # (B, T, H, P)
-        return self.leave(y, scan)
+        return self.leave(self.scanned(scan.scaled, scan.rates, scan.B, scan.C), scan)
+
+    def scanned(self, scaled: torch.Tensor, rates: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> torch.Tensor:
+        """Run the scan, in single precision even where the rest is in bfloat16: (B, T, H, P)."""
+        with torch.autocast(scaled.device.type, enabled=False):
+            scaled, rates, B, C = (_single(part) for part in (scaled, rates, B, C))
+            return self.scan(scaled, rates, B, C, CHUNK, self.angles())[0]
 
     def initial_state(self, batch: int) -> MixerState:
         """Return the memory of a stream that has seen nothing."""
@@ -138,7 +147,7 @@ class Mixer(nn.Module):
 
     def _convolve(self, x: torch.Tensor, part: slice = slice(None)) -> torch.Tensor:
         """Convolve (B, T, X) over time; ``part`` says which of the convolution's numbers they are."""
-        return functional.silu(causal_convolution(x, self.conv1d.weight[part, 0], self._bias[part]))
+        return functional.silu(causal_convolution(_single(x), self.conv1d.weight[part, 0], self._bias[part]))
 
     def _convolve_step(self, x: torch.Tensor, window: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         window = torch.cat([window, x[:, None]], dim=1)  # (B, K, X)
@@ -206,7 +215,7 @@ class Mamba2Mixer(Mixer):
     def _scan(self, gate: torch.Tensor, x: torch.Tensor, B: torch.Tensor, C: torch.Tensor, dt: torch.Tensor) -> Scan:
         x = x.unflatten(-1, (self.heads, self.headdim))
         B, C = (part.unflatten(-1, (self.groups, self.d_state)) for part in (B, C))
-        dt = functional.softplus(dt + self.dt_bias)  # (..., H)
+        dt = functional.softplus(_single(dt) + self.dt_bias)  # (..., H)
         return Scan(gate, x, x * dt[..., None], -dt * self.A_log.exp(), B, C)
 
 
@@ -258,7 +267,7 @@ class RealmMixer(Mixer):
         bias = functional.pad(self.dt_proj.bias, (2 * self.d_state, 0))
         joint = functional.linear(x, torch.cat([self.state_proj.weight, self.dt_proj.weight]), bias)
         B, C, dt = joint.split([self.d_state, self.d_state, self.heads], dim=-1)
-        B, C, dt = B.unsqueeze(-2), C.unsqueeze(-2), functional.softplus(dt)  # (..., G, N) twice, (..., H)
+        B, C, dt = B.unsqueeze(-2), C.unsqueeze(-2), functional.softplus(_single(dt))  # (..., G, N) twice, (..., H)
         x = x.unflatten(-1, (self.heads, self.headdim))
         return Scan(gate, x, x, -dt * self.A_log.exp(), B, C)
 
@@ -284,8 +293,7 @@ class BidirectionalMixer(nn.Module):
         scaled, rates, B, C = (
             torch.cat([getattr(onward, part), getattr(reverse, part)], dim=2) for part in ("scaled", "rates", "B", "C")
         )
-        y, _ = self.forward_mixer.scan(scaled, rates, B, C, CHUNK, self.forward_mixer.angles())  # (B, T, 2 H, P)
-        forward, backward = y.chunk(2, dim=2)
+        forward, backward = self.forward_mixer.scanned(scaled, rates, B, C).chunk(2, dim=2)  # (B, T, H, P) each
         forward = self.forward_mixer.leave(forward, onward)  # (B, T, d)
         backward = self.backward_mixer.leave(backward, reverse).flip(1)  # (B, T, d)
         return self.norm(self.join(torch.cat([forward, backward], dim=-1)))

@@ -25,6 +25,7 @@ class NetworkOptions(BaseModel):
     d_model, layers, expand, headdim, d_state : width, depth, inner width, head width and state of the blocks.
     dropout : on the output of every block.
     energy_s : time constant of the causal channel gate in seconds; null averages from the start on, as published.
+    precision : ``bfloat16`` trains the blocks' projections in half precision; predictions stay in single.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +38,7 @@ class NetworkOptions(BaseModel):
     d_state: int = Field(32, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     energy_s: float | None = Field(2.0, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
     def _heads_fit(self) -> NetworkOptions:

@@ -114,3 +114,21 @@ def test_attention_backbone_without_room_for_a_perceptron_is_refused() -> None:
     )  # fmt: skip
     with pytest.raises(OptionError, match="leaves none to a perceptron"):
         RealmEncoder(config)
+
+
+@pytest.mark.parametrize("variant", ["mamba2", "paper"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_half_precision_changes_training_a_little_and_predictions_not_at_all(variant: str, causal: bool) -> None:
+    x, mask = torch.randn(2, 120, 6, 2), torch.ones(2, 6, dtype=torch.bool)
+    gradients, predictions = [], []
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        changed = config(causal).model_copy(update={"precision": precision, "variant": variant, "dropout": 0.0})
+        net = RealmNetwork(RealmEncoder(changed), outputs=2).train()
+        net(x, mask).square().sum().backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in net.parameters()]))
+        with torch.no_grad():
+            predictions.append(net.eval()(x, mask))
+    torch.testing.assert_close(*predictions, rtol=0, atol=0)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.999
+    assert not torch.equal(*gradients)
