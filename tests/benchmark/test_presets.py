@@ -27,7 +27,7 @@ def test_tuned_values_reach_small_and_tiny_and_leave_paper_and_the_original_alon
 # These share what was found for the student: a control must differ in nothing but what it controls for.
 FAMILY = (
     *("realm-student", "realm-pooled", "realm-teacher", "realm-student-transformer"),
-    *("realm-student-s", "realm-student-l", "realm-student-ahead", "realm-bi"),
+    *("realm-student-s", "realm-student-l", "realm-student-ahead", "realm-student-plus", "realm-bi"),
 )
 
 
