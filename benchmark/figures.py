@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .curves import Curve, curves
+from .days import FEWEST_DAYS, DayCurve, day_curves
 from .errors import RealmbenchError
 from .files import write_whole
 from .leaderboard import title
@@ -37,10 +38,13 @@ def write_figures(records: Sequence[RunRecord], folder: Path, file_format: str =
         if drawn:
             path = folder / f"calibration-{_slug(title(comparison))}.{file_format}"
             written.append(_save(calibration_figure(comparison, drawn), path))
+    for comparison, by_day in day_curves(records):
+        path = folder / f"days-{_slug(title(comparison))}.{file_format}"
+        written.append(_save(day_figure(comparison, by_day), path))
     if not written:
         raise RealmbenchError(
-            "these records hold no calibration curve over a whole set of sessions; "
-            "run decoders with --protocol calibration-v1"
+            "these records hold neither a calibration curve over a whole set of sessions nor sessions of "
+            f"{FEWEST_DAYS} days; run decoders with --protocol calibration-v1, or on more sessions"
         )
     return written
 
@@ -69,6 +73,29 @@ def calibration_figure(comparison: Comparison, lines: Sequence[Curve]) -> Figure
     axes.set_title(f"{title(comparison)}\n{lines[0].sessions} sessions; dashed: not causal", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def day_figure(comparison: Comparison, lines: Sequence[DayCurve]) -> Figure:
+    """Draw R2 against the day of the session, a panel per seconds of calibration; a dot is one session."""
+    from matplotlib.figure import Figure
+
+    stages = list(dict.fromkeys(line.calibration_s for line in lines))
+    names = list(dict.fromkeys(line.label for line in lines))
+    figure = Figure(figsize=(1.6 + 2.8 * len(stages), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
+    for axes, seconds in zip(panels, stages):
+        for line in (line for line in lines if line.calibration_s == seconds):
+            colour = COLOURS[names.index(line.label) % len(COLOURS)]
+            axes.plot(*zip(*line.means), "-" if line.causal else "--", color=colour, label=line.label)
+            axes.plot(*zip(*line.sessions), ".", color=colour, markersize=4)
+        axes.axhline(0, color="grey", linewidth=0.6)
+        axes.set_xlabel("day of the session")
+        axes.set_title("" if seconds is None else f"{seconds:g} s of calibration", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("R2, mean over axes")
+    panels[-1].legend(fontsize=8, frameon=False)
+    figure.suptitle(f"{title(comparison)}; days count from the subject's first session", fontsize=9)
     return figure
 
 

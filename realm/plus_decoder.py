@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
@@ -108,8 +109,9 @@ class RealmStudentPlus(RealmBase):
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Fit the read-in, choose between it and the pretraining sessions' mean, and fine-tune.
 
-        Validation chooses; the zero-shot network is among what it chooses from, so that on validation nothing ends
-        below it.
+        The read-ins are compared on all that neither network nor read-in has learnt from: validation, and the training
+        part with the outputs of read-ins that were fitted to other stretches of it. What ends below the zero-shot
+        network on validation gives way to it.
         """
         artifact = self.pretrained(artifact)
         with context.phase("fit"):
@@ -124,8 +126,10 @@ class RealmStudentPlus(RealmBase):
             fitted = fit_read_in(session, options, mean)
             shared = with_read_in(session, mean, options)
             starts = [(shared, mean), (fitted.session, fitted.weights)]
-            scores = [validation_r2(network, [carried], context.device)() for carried, _ in starts]
+            unseen = [replace(carried, validation=(*carried.train, *carried.validation)) for carried, _ in starts]
+            scores = [validation_r2(network, [session], context.device)() for session in unseen]
             carried, weights = starts[int(scores[1] > scores[0])]
+            zero_shot = validation_r2(network, [shared], context.device)()
             network.read_in.set(weights)
             network.encoder.tokenizer.requires_grad_(not self.options.freeze_tokenizer)
             stage = f"fine-tuning on {session.name}"
@@ -133,3 +137,6 @@ class RealmStudentPlus(RealmBase):
             checkpoint = context.checkpoint(stage, config, [session])
             result = learn(network, [carried], self.train_options.finetune, context, stage, checkpoint)
             context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
+            if validation_r2(network, [carried], context.device)() < zero_shot:
+                load_arrays_into(network, artifact.arrays)
+                context.warnings.append(f"{stage}: it ended below the zero-shot network on validation, which is kept")

@@ -67,7 +67,7 @@ class FittedReadIn:
     ----------
     weights : fitted to the whole training part.
     session : its segments carry the read-in's outputs (T, K, 1) as their ``privileged`` frames.
-    score : R2 of the outputs for now on validation.
+    score : R2 of the outputs for now, on validation and on the training segments.
     """
 
     weights: Weights
@@ -119,29 +119,43 @@ class ReadIn(nn.Module):
 
 
 def fit_read_in(session: SessionData, options: ReadInOptions, prior: Weights | None = None) -> FittedReadIn:
-    """Fit a session's read-in; validation chooses how strongly it is pulled towards the prior (zero without one)."""
+    """Fit a session's read-in, pulled towards the prior (zero without one).
+
+    How strongly is chosen by what has not been fitted to: validation, and every stretch of the training part by the
+    read-in of the others. With seconds of calibration validation alone would be too short to choose anything.
+    """
     lags, horizons = options.frames(session.rate)
     pieces = [part for segment in session.train for part in _parts(segment, options.parts, len(session.train))]
     sums = [_sums(piece, lags, horizons) for piece in pieces]
-    total = _joined(sums)
-    fits = [_solve(total, strength, prior) for strength in STRENGTHS]
-    scores = [_score(session, weights, lags, horizons) for weights in fits]
-    best = int(np.argmax(scores))
+    candidates = [_with_strength(session, pieces, sums, strength, options, prior) for strength in STRENGTHS]
+    return max(candidates, key=lambda fitted: fitted.score)
+
+
+def _with_strength(
+    session: SessionData,
+    pieces: Sequence[_Piece],
+    sums: Sequence[_Sums],
+    strength: float,
+    options: ReadInOptions,
+    prior: Weights | None,
+) -> FittedReadIn:
+    lags, horizons = options.frames(session.rate)
+    weights = _solve(_joined(sums), strength, prior)
     # Every stretch is left out once; neighbours in time stay together, because they resemble each other.
     groups = min(options.parts, len(pieces))
-    numbers = [group * groups // len(pieces) for group in range(len(pieces))]
-    outputs = []
-    for piece, number in zip(pieces, numbers):
-        rest = [each for each, other in zip(sums, numbers) if other != number]
-        outputs.append(_apply(piece, _solve(_joined(rest or sums), STRENGTHS[best], prior), lags))
-    train, cursor = [], 0
-    for segment in session.train:
-        count = len(_parts(segment, options.parts, len(session.train)))
-        train.append(_carrying(segment, np.concatenate(outputs[cursor : cursor + count])))
-        cursor += count
-    validation = tuple(_carrying(segment, apply_read_in(segment.x, fits[best], lags)) for segment in session.validation)
-    carried = replace(session, train=tuple(train), validation=validation)
-    return FittedReadIn(fits[best], carried, scores[best])
+    numbers = [index * groups // len(pieces) for index in range(len(pieces))]
+    others = []
+    for group in range(groups):
+        rest = [each for each, number in zip(sums, numbers) if number != group]
+        others.append(_solve(_joined(rest or sums), strength, prior))
+    outputs = iter([_apply(piece, others[number], lags) for piece, number in zip(pieces, numbers)])
+    train = tuple(
+        _carrying(segment, np.concatenate([next(outputs) for _ in _parts(segment, options.parts, len(session.train))]))
+        for segment in session.train
+    )
+    validation = tuple(_carrying(segment, apply_read_in(segment.x, weights, lags)) for segment in session.validation)
+    carried = replace(session, train=train, validation=validation)
+    return FittedReadIn(weights, carried, _score(carried, horizons))
 
 
 def with_read_in(session: SessionData, weights: Weights, options: ReadInOptions) -> SessionData:
@@ -229,14 +243,15 @@ def _solve(sums: _Sums, strength: float, prior: Weights | None) -> Weights:
     return Weights(weight.astype(np.float32), ((sums.y - weight @ sums.x) / rows).astype(np.float32))
 
 
-def _score(session: SessionData, weights: Weights, lags: Sequence[int], horizons: Sequence[int]) -> float:
-    """Return R2 of the outputs for the horizon nearest to now on the validation segments."""
+def _score(session: SessionData, horizons: Sequence[int]) -> float:
+    """Return R2 of the outputs that a session's segments carry, for the horizon nearest to now."""
     outputs = session.outputs
     now = int(np.argmin(np.abs(horizons)))
     columns = slice(now * outputs, (now + 1) * outputs)
-    truth = np.concatenate([segment.y[segment.warm_up :] for segment in session.validation])
-    predicted = [apply_read_in(segment.x, weights, lags)[segment.warm_up :, columns] for segment in session.validation]
-    return r2_axis_mean(truth, np.concatenate(predicted))
+    segments = (*session.train, *session.validation)
+    truth = np.concatenate([segment.y[segment.warm_up :] for segment in segments])
+    said = np.concatenate([segment.privileged[segment.warm_up :, columns, 0] for segment in segments])
+    return r2_axis_mean(truth, said)
 
 
 def _apply(piece: _Piece, weights: Weights, lags: Sequence[int]) -> np.ndarray:

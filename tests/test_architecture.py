@@ -49,7 +49,7 @@ FLOOR_4 = {
     "card",
     "checkpoint",
 }
-FLOOR_5 = {"statistics", "differences", "curves", "leaderboard", "figures"}
+FLOOR_5 = {"statistics", "differences", "curves", "days", "leaderboard", "figures"}
 FLOOR_6 = {"cli", "render", "__init__", "__main__"}
 
 

@@ -113,6 +113,9 @@ def test_never_below_the_zero_shot_network_on_validation(
     own = Weights(decoder.network.read_in.weight.numpy(), decoder.network.read_in.offset.numpy())
     end = validation_r2(decoder.network, [with_read_in(session, own, READ_IN)], "cpu")()
     assert end >= start - 1e-6
+    assert any("the zero-shot network" in warning for warning in context.warnings) == misleading
+    if misleading:
+        np.testing.assert_array_equal(own.weight, mean.weight)
     for name, value in zero_shot.arrays().items():
         np.testing.assert_array_equal(value, artifact.arrays[name])
 
