@@ -157,12 +157,19 @@ def figures(
     output: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("figures"),
     file_format: Annotated[str, typer.Option("--format", help="svg, png or pdf.")] = "svg",
 ) -> None:
-    """Draw every figure that a suite's records allow. Example: `realmbench figures --suite calibration-v1`."""
-    from realmbench.figures import write_figures
-    from realmbench.render import err
+    """Draw every figure that a suite's records allow: R2 by seconds of calibration, and by day.
 
-    for path in write_figures(_records_of(results_dir, suite)[1], output, file_format):
+    Example: `realmbench figures --suite calibration-v1`
+    """
+    from realmbench.days import day_curves, in_words
+    from realmbench.figures import write_figures
+    from realmbench.render import err, out
+
+    records = _records_of(results_dir, suite)[1]
+    for path in write_figures(records, output, file_format):
         err.print(f"Wrote {path}.", markup=False)
+    for _, lines in day_curves(records):
+        out.print(in_words(lines), markup=False, highlight=False)
 
 
 def _published(users: list[str]) -> str:
