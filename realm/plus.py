@@ -8,7 +8,7 @@ al. 2015, arXiv 1503.02531, for targets that a teacher softens).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from realmbench.training.windows import Batch, ValidationR2
 
 from .alignment import cosine
 from .encoder import EncoderConfig, EncoderOutput, EncoderState, RealmEncoder
-from .read_in import ReadIn, ReadInOptions, Weights, fit_read_in, mean_weights
+from .read_in import ReadIn, ReadInOptions, Weights, fit_read_in, mean_weights, rehearsals
 
 
 class HandDownOptions(BaseModel):
@@ -102,7 +102,10 @@ class PlusNetwork(nn.Module):
 
 
 class Aligned:
-    """Pretraining sessions with the outputs of their own read-ins, and these read-ins' mean; fitted when asked for."""
+    """Pretraining sessions with the outputs of read-ins, and the mean of their own read-ins; fitted when asked for.
+
+    Every session is there as each of its `rehearsals`.
+    """
 
     def __init__(self, sessions: Sequence[SessionData], options: ReadInOptions, context: Context) -> None:
         self._sessions, self._options, self._context = sessions, options, context
@@ -110,12 +113,18 @@ class Aligned:
 
     def __call__(self) -> tuple[list[SessionData], Weights]:
         if self._fitted is None:
-            fits = []
-            for number, session in enumerate(self._sessions):
-                self._context.on_progress(f"read-in of {session.name}", number / len(self._sessions))
-                fits.append(fit_read_in(session, self._options))
-            self._fitted = [each.session for each in fits], mean_weights([each.weights for each in fits])
+            own = [fit_read_in(session, self._options).weights for session in self._told("read-in")]
+            rehearsed: list[SessionData] = []
+            for number, session in enumerate(self._told("rehearsals")):
+                others = own[:number] + own[number + 1 :]
+                rehearsed += rehearsals(session, self._options, mean_weights(others or own))
+            self._fitted = rehearsed, mean_weights(own)
         return self._fitted
+
+    def _told(self, what: str) -> Iterator[SessionData]:
+        for number, session in enumerate(self._sessions):
+            self._context.on_progress(f"{what} of {session.name}", number / len(self._sessions))
+            yield session
 
 
 def train_task_teacher(

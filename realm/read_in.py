@@ -39,6 +39,7 @@ class ReadInOptions(BaseModel):
     lags_s : how long ago the frames were that it sees.
     horizons_s : of the target; ahead where positive.
     parts : stretches of a session, each of which gets the read-in of the others while a network learns.
+    few_s : seconds of a pretraining session with which it plays a held-out one that has just been calibrated.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +47,7 @@ class ReadInOptions(BaseModel):
     lags_s: tuple[float, ...] = (0.0, 0.06, 0.14, 0.24)
     horizons_s: tuple[float, ...] = (-0.1, 0.0, 0.1, 0.2)
     parts: int = Field(4, ge=2)
+    few_s: float = Field(30.0, gt=0)
 
     def frames(self, rate: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return lags and horizons as numbers of frames."""
@@ -156,6 +158,38 @@ def _with_strength(
     validation = tuple(_carrying(segment, apply_read_in(segment.x, weights, lags)) for segment in session.validation)
     carried = replace(session, train=train, validation=validation)
     return FittedReadIn(weights, carried, _score(carried, horizons))
+
+
+def rehearsals(session: SessionData, options: ReadInOptions, prior: Weights) -> list[SessionData]:
+    """Return a pretraining session as three that a network may meet: not calibrated, just calibrated, and wholly.
+
+    A network that has only met read-ins fitted to whole sessions would trust one that was fitted to seconds as much.
+
+    Parameters
+    ----------
+    prior : mean of the other sessions' read-ins, as a held-out session has it.
+    """
+    whole = fit_read_in(session, options, prior).session
+    few, rest = _first(session, round(options.few_s * session.rate))
+    if not rest.train:
+        return [with_read_in(session, prior, options), whole]
+    just = with_read_in(rest, fit_read_in(few, options, prior).weights, options)
+    return [with_read_in(session, prior, options), just, whole]
+
+
+def _first(session: SessionData, frames: int) -> tuple[SessionData, SessionData]:
+    """Cut a session's training segments after so many frames."""
+    before: list[Segment] = []
+    after: list[Segment] = []
+    for segment in session.train:
+        taken = min(frames, len(segment))
+        frames -= taken
+        for part, inside in ((before, slice(0, taken)), (after, slice(taken, None))):
+            if len(segment.x[inside]):
+                x, y, privileged = (getattr(segment, name)[inside] for name in ("x", "y", "privileged"))
+                start = segment.start + (inside.start or 0)
+                part.append(replace(segment, x=x, y=y, privileged=privileged, warm_up=0, start=start))
+    return replace(session, train=tuple(before)), replace(session, train=tuple(after))
 
 
 def with_read_in(session: SessionData, weights: Weights, options: ReadInOptions) -> SessionData:

@@ -19,6 +19,7 @@ from realmbench.realm.read_in import (
     apply_read_in,
     fit_read_in,
     mean_weights,
+    rehearsals,
     with_read_in,
 )
 
@@ -146,3 +147,33 @@ def test_mean_and_borrowed_read_in(session_maker: Any) -> None:
     for part in ("train", "validation"):
         for before, after in zip(getattr(session, part), getattr(with_read_in(session, mean, OPTIONS), part)):
             np.testing.assert_array_equal(after.privileged[:, :, 0], apply_read_in(before.x, mean, LAGS))
+
+
+def test_rehearsals_are_what_a_held_out_session_may_have(session_maker: Any) -> None:
+    options = replace_options(few_s=5.0)
+    prior = fit_read_in(session_maker(seconds=60.0, seed=8), options).weights
+    session = session_maker(seconds=20.0)
+    none, just, whole = rehearsals(session, options, prior)
+    for before, after in zip(session.train, none.train):
+        np.testing.assert_array_equal(after.privileged[:, :, 0], apply_read_in(before.x, prior, LAGS))
+    # Five seconds of the first segment are fitted to, and what is learnt from begins after them.
+    cut = 5 * session.rate
+    first = session.train[0]
+    few = replace(session, train=(replace(first, x=first.x[:cut], y=first.y[:cut], privileged=first.privileged[:cut]),))
+    weights = fit_read_in(few, options, prior).weights
+    np.testing.assert_array_equal(just.train[0].x, first.x[cut:])
+    np.testing.assert_array_equal(just.train[0].privileged[:, :, 0], apply_read_in(first.x[cut:], weights, LAGS))
+    assert sum(len(segment) for segment in just.train) == sum(len(segment) for segment in session.train) - cut
+    expected = fit_read_in(session, options, prior).session
+    np.testing.assert_array_equal(whole.train[0].privileged, expected.train[0].privileged)
+
+
+def test_session_of_seconds_has_no_rehearsal_of_seconds(session_maker: Any) -> None:
+    options = replace_options(few_s=500.0)
+    session = session_maker(seconds=5.0)
+    prior = fit_read_in(session_maker(seed=8), options).weights
+    assert len(rehearsals(session, options, prior)) == 2
+
+
+def replace_options(**changes: Any) -> ReadInOptions:
+    return OPTIONS.model_copy(update=changes)
