@@ -22,6 +22,8 @@ from .uncertainty import (
 )
 
 HEADLINE = "r2_axis_mean"
+# Characters of changed options that a table has room for.
+LONGEST_CHANGES = 60
 
 
 @dataclass(frozen=True)
@@ -177,10 +179,14 @@ def methods(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], list[Run
 
 
 def label(record: RunRecord) -> str:
-    """Name a method as tables do: model and preset, and what the user changed, as in ``gru (small, hidden=128)``."""
-    return (
-        f"{record.model} ({', '.join([record.preset, *(_changed(record, name) for name in record.changed_options)])})"
-    )
+    """Name a method as tables do: model and preset, and what the user changed, as in ``gru (small, hidden=128)``.
+
+    Where much was changed, the first change, their number and the start of the configuration's hash.
+    """
+    changes = [_changed(record, name) for name in record.changed_options]
+    if len(", ".join(changes)) > LONGEST_CHANGES:
+        changes = [f"{changes[0]} and {len(changes) - 1} more", record.config_hash[:6]]
+    return f"{record.model} ({', '.join([record.preset, *changes])})"
 
 
 def _changed(record: RunRecord, name: str) -> str:

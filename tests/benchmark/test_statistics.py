@@ -79,6 +79,15 @@ def test_different_data_front_ends_and_options_are_never_mixed(template: RunReco
     assert labels == {"m (tiny)", "m (tiny, a.b=mse, train.fast=true)"}
 
 
+def test_many_changes_are_counted(template: RunRecord) -> None:
+    names = [f"train.stage.option_{number}" for number in range(5)]
+    config = {"decoder": {}, "train": {"stage": {f"option_{number}": number for number in range(5)}}}
+    [(_, [row])] = compare(
+        [record(template, "m", "s", 0, 0.4, config_hash="ffffffff", changed_options=names, config=config)]
+    )
+    assert row.label == "m (tiny, train.stage.option_0=0 and 4 more, ffffff)"
+
+
 def test_audit_is_a_table_of_its_own_and_ranks_nothing(template: RunRecord) -> None:
     records = [record(template, "m", "s", 0, 0.5), record(template, "m", "s", 0, -0.02, audit="shifted-target")]
     records = [entry.model_copy(update={"held_out_sessions": ["s"]}) for entry in records]
