@@ -28,6 +28,7 @@ from realmbench.training.windows import Batch, ValidationR2
 from .alignment import cosine
 from .encoder import EncoderConfig, EncoderOutput, EncoderState, RealmEncoder
 from .read_in import ReadIn, ReadInOptions, Weights, fit_read_in, mean_weights, rehearsals
+from .steady import SteadyNormaliser, SteadyState, steadied
 
 
 class HandDownOptions(BaseModel):
@@ -47,27 +48,51 @@ class HandDownOptions(BaseModel):
     alignment: float = Field(1.0, ge=0)
 
 
+class PlusConfig(BaseModel):
+    """What makes a network, besides what it was trained on.
+
+    Attributes
+    ----------
+    encoder : of the network.
+    read_in : what the session's read-in sees and says.
+    steady_s : time constant of the normaliser that goes on learning; None leaves it out.
+    outputs : D.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: EncoderConfig
+    read_in: ReadInOptions
+    steady_s: float | None
+    outputs: int
+
+
 class PlusState(NamedTuple):
     """Memory of a stream."""
 
+    steady: SteadyState
     encoder: EncoderState
     read_in: torch.Tensor
 
 
 class PlusNetwork(nn.Module):
-    """Encoder and head, with a session's read-in beside its tokenizer.
+    """Encoder and head, with a session's read-in beside its tokenizer, behind a normaliser that goes on learning.
 
     Parameters
     ----------
+    steady_s : time constant of the normaliser in seconds; None leaves it out.
     lags : of the read-in, in frames.
     horizons : how many the read-in has.
     outputs : D.
     """
 
-    def __init__(self, encoder: RealmEncoder, lags: Sequence[int], horizons: int, outputs: int) -> None:
+    def __init__(
+        self, encoder: RealmEncoder, steady_s: float | None, lags: Sequence[int], horizons: int, outputs: int
+    ) -> None:
         super().__init__()
         config = encoder.config
         said = horizons * outputs
+        self.steady = SteadyNormaliser(steady_s, config.rate)
         self.encoder = encoder
         self.read_in = ReadIn(lags, config.channels * config.features, said)
         self.enter = nn.Linear(said, config.d_model)
@@ -75,11 +100,11 @@ class PlusNetwork(nn.Module):
         self.direct = nn.Linear(said, outputs)
 
     def encode(self, x: torch.Tensor, mask: torch.Tensor, said: torch.Tensor) -> EncoderOutput:
-        """Map frames (B, T, C, F), channel mask (B, C) and read-in outputs (B, T, K) to hidden states."""
+        """Map steadied frames (B, T, C, F), channel mask (B, C) and read-in outputs (B, T, K) to hidden states."""
         return self.encoder.encode(self.encoder.tokenize(x, mask) + self.enter(said))
 
     def decode(self, x: torch.Tensor, mask: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
-        """Map frames, mask and read-in outputs to (B, T, D)."""
+        """Map steadied frames, mask and read-in outputs to (B, T, D)."""
         return self.read_out(self.encode(x, mask, said).final, said)
 
     def read_out(self, hidden: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
@@ -88,17 +113,21 @@ class PlusNetwork(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map (B, T, C, F) frames to (B, T, D) normalised predictions."""
+        x = self.steady(x)
         return self.decode(x, mask, self.read_in(x))
 
     def initial_state(self, batch: int) -> PlusState:
         """Return the memory of a stream that has seen nothing."""
-        return PlusState(self.encoder.initial_state(batch), self.read_in.initial_state(batch))
+        encoder = self.encoder.initial_state(batch)
+        steady = self.steady.initial_state(encoder.tokenizer.frames[:, 0])
+        return PlusState(steady, encoder, self.read_in.initial_state(batch))
 
     def step(self, frame: torch.Tensor, mask: torch.Tensor, state: PlusState) -> tuple[torch.Tensor, PlusState]:
         """Map one (B, C, F) frame to its (B, D) prediction and carry the memory on."""
+        frame, steady = self.steady.step(frame, state.steady)
         said, read_in = self.read_in.step(frame, state.read_in)
         hidden, encoder = self.encoder.step(frame, mask, state.encoder, self.enter(said))
-        return self.read_out(hidden, said), PlusState(encoder, read_in)
+        return self.read_out(hidden, said), PlusState(steady, encoder, read_in)
 
 
 class Aligned:
@@ -107,29 +136,31 @@ class Aligned:
     Every session is there as each of its `rehearsals`.
     """
 
-    def __init__(self, sessions: Sequence[SessionData], options: ReadInOptions, context: Context) -> None:
-        self._sessions, self._options, self._context = sessions, options, context
+    def __init__(
+        self, sessions: Sequence[SessionData], options: ReadInOptions, steady_s: float | None, context: Context
+    ) -> None:
+        self._sessions, self._options, self._steady_s, self._context = sessions, options, steady_s, context
         self._fitted: tuple[list[SessionData], Weights] | None = None
 
     def __call__(self) -> tuple[list[SessionData], Weights]:
         if self._fitted is None:
-            own = [fit_read_in(session, self._options).weights for session in self._told("read-in")]
+            sessions = [steadied(session, self._steady_s) for session in self._sessions]
+            own = [fit_read_in(session, self._options).weights for session in self._told("read-in", sessions)]
             rehearsed: list[SessionData] = []
-            for number, session in enumerate(self._told("rehearsals")):
+            for number, session in enumerate(self._told("rehearsals", sessions)):
                 others = own[:number] + own[number + 1 :]
                 rehearsed += rehearsals(session, self._options, mean_weights(others or own))
             self._fitted = rehearsed, mean_weights(own)
         return self._fitted
 
-    def _told(self, what: str) -> Iterator[SessionData]:
-        for number, session in enumerate(self._sessions):
-            self._context.on_progress(f"{what} of {session.name}", number / len(self._sessions))
+    def _told(self, what: str, sessions: Sequence[SessionData]) -> Iterator[SessionData]:
+        for number, session in enumerate(sessions):
+            self._context.on_progress(f"{what} of {session.name}", number / len(sessions))
             yield session
 
 
 def train_task_teacher(
-    config: EncoderConfig,
-    read_in: ReadInOptions,
+    config: PlusConfig,
     options: TrainOptions,
     aligned: Aligned,
     sessions: Sequence[SessionData],
@@ -137,11 +168,11 @@ def train_task_teacher(
     masked: Artifact,
 ) -> Artifact:
     """Return the bidirectional network, begun with the masked autoencoder's encoder and trained on the task."""
-    full = {"encoder": config.model_dump(), "read_in": read_in.model_dump(), "train": options.model_dump()}
+    full = {"network": config.model_dump(), "train": options.model_dump()}
     kind = "realm-task-teacher"
 
     def build() -> Trained:
-        network = _new(config, read_in, sessions[0].outputs, context, kind)
+        network = _new(config, context, kind)
         load_arrays_into(network.encoder, masked.arrays)
         carried, mean = aligned()
         network.read_in.set(mean)
@@ -153,9 +184,8 @@ def train_task_teacher(
 
 
 def hand_down(
-    config: EncoderConfig,
-    teacher_config: EncoderConfig,
-    read_in: ReadInOptions,
+    config: PlusConfig,
+    teacher_config: PlusConfig,
     weights: HandDownOptions,
     options: TrainOptions,
     aligned: Aligned,
@@ -165,8 +195,7 @@ def hand_down(
 ) -> Artifact:
     """Return the causal student that has learnt the task, and the outputs and the representation of the teacher."""
     full = {
-        "encoder": config.model_dump(),
-        "read_in": read_in.model_dump(),
+        "network": config.model_dump(),
         "weights": weights.model_dump(),
         "train": options.model_dump(),
     }
@@ -174,10 +203,10 @@ def hand_down(
 
     def build() -> Trained:
         carried, mean = aligned()
-        above = _new(teacher_config, read_in, sessions[0].outputs, context, "realm-task-teacher")
+        above = _new(teacher_config, context, "realm-task-teacher")
         load_arrays_into(above, teacher.arrays)
         above.eval().requires_grad_(False)
-        network = _new(config, read_in, sessions[0].outputs, context, kind)
+        network = _new(config, context, kind)
         network.encoder.tokenizer.load_state_dict(above.encoder.tokenizer.state_dict())
         network.read_in.set(mean)
 
@@ -235,15 +264,15 @@ def _predict(network: PlusNetwork, batch: Batch) -> torch.Tensor:
     return network.decode(batch.x, batch.mask, batch.privileged[..., 0])
 
 
-def _new(config: EncoderConfig, read_in: ReadInOptions, outputs: int, context: Context, stage: str) -> PlusNetwork:
+def _new(config: PlusConfig, context: Context, stage: str) -> PlusNetwork:
     seed = stream_seed(context.seed, stage, "initial weights")
-    return drawn(lambda: make_network(config, read_in, outputs), seed).to(context.device)
+    return drawn(lambda: make_network(config), seed).to(context.device)
 
 
-def make_network(config: EncoderConfig, read_in: ReadInOptions, outputs: int) -> PlusNetwork:
+def make_network(config: PlusConfig) -> PlusNetwork:
     """Make the untrained network."""
-    lags, horizons = read_in.frames(config.rate)
-    return PlusNetwork(RealmEncoder(config), lags, len(horizons), outputs)
+    lags, horizons = config.read_in.frames(config.encoder.rate)
+    return PlusNetwork(RealmEncoder(config.encoder), config.steady_s, lags, len(horizons), config.outputs)
 
 
 def _count(network: nn.Module) -> int:

@@ -22,6 +22,7 @@ from .options import NetworkOptions, StudentTrainOptions, stage_presets
 from .plus import (
     Aligned,
     HandDownOptions,
+    PlusConfig,
     PlusNetwork,
     hand_down,
     learn,
@@ -31,6 +32,7 @@ from .plus import (
 )
 from .pretraining import pretrain_teacher
 from .read_in import ReadInOptions, Weights, fit_read_in, with_read_in
+from .steady import steadied
 
 
 class PlusOptions(NetworkOptions):
@@ -41,6 +43,7 @@ class PlusOptions(NetworkOptions):
     masking : corruptions of the teacher's masked autoencoding.
     drop_path : of the teacher, as of `TeacherOptions`.
     read_in : the session's own linear read-in.
+    steady_s : time constant in seconds of the normaliser that goes on learning; null leaves it out.
     hand_down : what the student learns from the teacher.
     freeze_tokenizer : fine-tuning leaves the tokenizer as it is.
     """
@@ -48,6 +51,7 @@ class PlusOptions(NetworkOptions):
     masking: MaskingOptions = MaskingOptions()
     drop_path: float = Field(0.0, ge=0, lt=1)
     read_in: ReadInOptions = ReadInOptions()
+    steady_s: float | None = Field(30.0, gt=0)
     hand_down: HandDownOptions = HandDownOptions()
     freeze_tokenizer: bool = False
 
@@ -67,6 +71,7 @@ class RealmStudentPlus(RealmBase):
         "realmbench.realm.decoders",
         "realmbench.realm.plus",
         "realmbench.realm.read_in",
+        "realmbench.realm.steady",
     )
     Options: ClassVar[type[BaseModel]] = PlusOptions
     TrainOptions: ClassVar[type[BaseModel]] = PlusTrainOptions
@@ -85,26 +90,22 @@ class RealmStudentPlus(RealmBase):
         return {}
 
     def build(self, session: Session) -> nn.Module:
-        return make_network(self.encoder_config(session), self.options.read_in, session.outputs)
+        return make_network(self.plus_config(session))
+
+    def plus_config(self, session: Session, **changes: Any) -> PlusConfig:
+        """Describe the network; ``changes`` are of the encoder."""
+        encoder = self.encoder_config(session, **changes)
+        options = self.options
+        return PlusConfig(encoder=encoder, read_in=options.read_in, steady_s=options.steady_s, outputs=session.outputs)
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         options, train = self.options, self.train_options
-        student_config = self.encoder_config(sessions[0])
-        config = self.encoder_config(sessions[0], causal=False, drop_path=options.drop_path)
-        aligned = Aligned(sessions, options.read_in, context)
-        masked = pretrain_teacher(config, options.masking, train.teacher, sessions, context)
-        teacher = train_task_teacher(config, options.read_in, train.task, aligned, sessions, context, masked)
-        return hand_down(
-            student_config,
-            config,
-            options.read_in,
-            options.hand_down,
-            train.student,
-            aligned,
-            sessions,
-            context,
-            teacher,
-        )
+        student = self.plus_config(sessions[0])
+        teacher = self.plus_config(sessions[0], causal=False, drop_path=options.drop_path)
+        aligned = Aligned(sessions, options.read_in, options.steady_s, context)
+        masked = pretrain_teacher(teacher.encoder, options.masking, train.teacher, sessions, context)
+        told = train_task_teacher(teacher, train.task, aligned, sessions, context, masked)
+        return hand_down(student, teacher, options.hand_down, train.student, aligned, sessions, context, told)
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Fit the read-in, choose between it and the pretraining sessions' mean, and fine-tune.
@@ -122,6 +123,7 @@ class RealmStudentPlus(RealmBase):
             if not session.train:
                 return
             options = self.options.read_in
+            session = steadied(session, self.options.steady_s)
             mean = Weights(artifact.arrays["read_in.weight"], artifact.arrays["read_in.offset"])
             fitted = fit_read_in(session, options, mean)
             shared = with_read_in(session, mean, options)

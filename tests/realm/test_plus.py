@@ -17,6 +17,7 @@ from realmbench.realm.decoders import RealmStudent
 from realmbench.realm.plus import HandDownOptions, PlusNetwork, hand_down_loss, make_network, validation_r2
 from realmbench.realm.plus_decoder import RealmStudentPlus
 from realmbench.realm.read_in import ReadInOptions, Weights, fit_read_in, mean_weights, with_read_in
+from realmbench.realm.steady import steadied
 from realmbench.seeds import stream
 from realmbench.training.windows import WindowSampler
 
@@ -52,7 +53,8 @@ def test_masked_teacher_is_the_one_of_the_student(context: Context, sessions: li
 
 def test_pretraining_leaves_the_mean_of_the_read_ins(context: Context, sessions: list[Any]) -> None:
     plus = RealmStudentPlus("tiny", {}, ALL).pretrain(sessions, context)
-    mean = mean_weights([fit_read_in(session, READ_IN).weights for session in sessions])
+    steady = [steadied(session, 30.0) for session in sessions]
+    mean = mean_weights([fit_read_in(session, READ_IN).weights for session in steady])
     np.testing.assert_allclose(plus.arrays["read_in.weight"], mean.weight, atol=1e-6)
 
 
@@ -60,7 +62,7 @@ def test_loss_by_hand(sessions: list[Any]) -> None:
     decoder = RealmStudentPlus("tiny")
     torch.manual_seed(0)
     student, teacher = (
-        make_network(decoder.encoder_config(sessions[0], causal=causal), READ_IN, 2).eval() for causal in (True, False)
+        make_network(decoder.plus_config(sessions[0], causal=causal)).eval() for causal in (True, False)
     )
     carried = [fit_read_in(session, READ_IN).session for session in sessions]
     batch = WindowSampler(carried, 1.0, 4, stream(0, "w"), "cpu").draw()
@@ -84,13 +86,14 @@ def test_windows_carry_the_outputs_of_their_own_session(sessions: list[Any]) -> 
     """A window's read-in outputs are those of its frames; the network alone gives the same where weights are shared."""
     mean = mean_weights([fit_read_in(session, READ_IN).weights for session in sessions])
     decoder = RealmStudentPlus("tiny")
-    network = make_network(decoder.encoder_config(sessions[0]), READ_IN, 2).eval()
+    network = make_network(decoder.plus_config(sessions[0])).eval()
     network.read_in.set(mean)
-    carried = with_read_in(sessions[0], mean, READ_IN)
+    carried = with_read_in(steadied(sessions[0], 30.0), mean, READ_IN)
     segment, mask = carried.validation[0], torch.from_numpy(carried.mask)[None]
     x, said = torch.from_numpy(segment.x)[None], torch.from_numpy(segment.privileged[None, :, :, 0])
+    raw = torch.from_numpy(sessions[0].validation[0].x)[None]
     with torch.no_grad():
-        torch.testing.assert_close(network(x, mask), network.decode(x, mask, said), rtol=0, atol=1e-5)
+        torch.testing.assert_close(network(raw, mask), network.decode(x, mask, said), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("misleading", [False, True])
@@ -105,6 +108,7 @@ def test_never_below_the_zero_shot_network_on_validation(
     decoder.adapt(session, context, artifact)
     assert isinstance(decoder.network, PlusNetwork)
     mean = Weights(artifact.arrays["read_in.weight"], artifact.arrays["read_in.offset"])
+    session = steadied(session, 30.0)
     shared = with_read_in(session, mean, READ_IN)
     zero_shot = RealmStudentPlus("tiny", {}, ALL)
     zero_shot.adapt(replace(session, train=()), context, artifact)
