@@ -82,6 +82,7 @@ class ArtifactStore:
         self._code = code
         self._versions = dict(versions)
         self._given: dict[str, ArtifactRecord] = {}
+        self._asked_for: set[str] = set()
 
     def give(self, artifact: Artifact, ancestors: Sequence[ArtifactRecord] = ()) -> None:
         """Take in an artifact from elsewhere; no other of its kind will be built.
@@ -93,13 +94,20 @@ class ArtifactStore:
         for record in ancestors:
             write_text_whole(self.folder / f"{record.kind}-{record.hash}.json", record.model_dump_json(indent=1))
         path = self.folder / f"{artifact.record.kind}-{artifact.hash}.safetensors"
-        save_arrays(path, artifact.arrays)
-        write_text_whole(path.with_suffix(".json"), artifact.record.model_dump_json(indent=1))
+        with locked(path):
+            # What stands there was trained here, and is not replaced by what comes from elsewhere.
+            if not (path.exists() and path.with_suffix(".json").exists()):
+                save_arrays(path, artifact.arrays)
+                write_text_whole(path.with_suffix(".json"), artifact.record.model_dump_json(indent=1))
         self._given[artifact.record.kind] = artifact.record
 
     def key(self, kind: str, config: Mapping[str, Any], data_keys: Sequence[str], seed: int) -> str:
         """Return the content address: a hash of kind, configuration, data, seed and code."""
         return stable_hash([kind, dict(config), list(data_keys), seed, self._code])
+
+    def given_in_vain(self) -> list[str]:
+        """Return the kinds of given artifacts that nothing has asked for."""
+        return sorted(set(self._given) - self._asked_for)
 
     def get_or_build(
         self,
@@ -128,6 +136,7 @@ class ArtifactStore:
         full_config = {**config, "parents": [parent.hash for parent in parents]}
         key = self.key(kind, full_config, [session.key for session in sessions], seed)
         given = self._given.get(kind)
+        self._asked_for.add(kind)
         if given is not None and given.hash != key:
             names = tuple(session.name for session in sessions)
             raise RealmbenchError(

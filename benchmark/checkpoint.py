@@ -62,6 +62,7 @@ def pretrain(
     OptionError : the decoder has no pretraining.
     RealmbenchError : what is given is not the stage that is asked for.
     """
+    folder = _checked(folder, given)
     if not plan.decoder_class.multi_session:
         raise OptionError(f"{plan.model} learns from one session alone and has no pretraining")
     decoder, context = plan.decoder(), plan.context(seed, events.stage)
@@ -69,6 +70,8 @@ def pretrain(
         _give(context.artifacts, given)
     sessions = [bank.of(plan, name, "pretrain").data for name in fold.pretrain]
     artifact = decoder.pretrain(sessions, context)
+    if unused := context.artifacts.given_in_vain():
+        raise OptionError(f"{given} holds a {', '.join(unused)}, which {plan.model} does not learn from")
     training = _training(plan, bank, fold, None, seed, _chain(artifact.record, context.artifacts))
 
     def write(place: Path) -> None:
@@ -99,13 +102,16 @@ def finetune(
     ------
     RealmbenchError : what is given was pretrained on other data.
     """
-    [fold] = [fold for fold in plan.folds if session in fold.held_out]
+    folder = _checked(folder, given)
+    fold = next((fold for fold in plan.folds if session in fold.held_out), None)
+    if fold is None:
+        raise unknown_name("held-out session", session, [name for each in plan.folds for name in each.held_out])
     remembering = _RememberingPlan(**vars(plan))
     context = plan.context(seed, events.stage)
     artifact: Artifact | None = None
     if given is not None:
-        artifact = _give(context.artifacts, given)
         _check_matched(read_training(given), plan, bank, fold, session)
+        artifact = _give(context.artifacts, given)
     elif plan.decoder_class.multi_session:
         sessions = [bank.of(plan, name, "pretrain").data for name in fold.pretrain]
         artifact = plan.decoder().pretrain(sessions, context)
@@ -183,10 +189,22 @@ def _check_matched(training: Training, plan: Plan, bank: SessionBank, fold: Fold
         raise ProtocolError(f"{session} cannot start from this checkpoint: it has {'; '.join(differing)}")
 
 
-def _write_whole(folder: Path, training: Training, write: Callable[[Path], None]) -> None:
-    """Write a checkpoint beside its place and move it there; an older checkpoint gives way, anything else does not."""
+def _checked(folder: Path, given: Path | None) -> Path:
+    """Refuse, before anything is trained, a place where no checkpoint can be written; return it in full."""
+    folder = folder.resolve()
+    if folder in (Path.cwd(), *Path.cwd().parents):
+        raise OptionError(f"--output {folder} holds the working directory; name a folder inside it")
+    if given is not None and folder == given.resolve():
+        raise OptionError(f"--output {folder} is what the command starts from; choose another folder")
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"--output {folder} is a file; choose another name")
     if folder.exists() and any(folder.iterdir()) and not (folder / TRAINING).is_file():
         raise RealmbenchError(f"{folder} holds something that is no checkpoint; choose another --output")
+    return folder
+
+
+def _write_whole(folder: Path, training: Training, write: Callable[[Path], None]) -> None:
+    """Write a checkpoint beside its place and move it there; an older one is only deleted when the new one stands."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -194,8 +212,11 @@ def _write_whole(folder: Path, training: Training, write: Callable[[Path], None]
             write(place)
             write_text_whole(place / TRAINING, training.model_dump_json(indent=1) + "\n")
             place.chmod(0o755)
-            shutil.rmtree(folder, ignore_errors=True)
+            older = place.with_name(f"{place.name}.older")
+            if folder.exists():
+                folder.rename(older)
             place.rename(folder)
+            shutil.rmtree(older, ignore_errors=True)
         finally:
             shutil.rmtree(place, ignore_errors=True)
     except OSError as error:

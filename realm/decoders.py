@@ -278,7 +278,7 @@ class RealmStudent(RealmPooled):
             if context.selection is None:
                 raise ProtocolError(
                     "decoder.select_on=held-out stops training where it suits the held-out sessions; an honest "
-                    "protocol does not hand them out. Use a leaky protocol, or leave the option away."
+                    "protocol does not hand them out. Leave the option away."
                 )
             selection = context.selection
         teacher_training = self.train_options.teacher

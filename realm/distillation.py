@@ -185,7 +185,8 @@ def distillation_loss(
     if teacher is not None and weights.alignment:
         seen, mask = batch.x, batch.mask
         if weights.shuffled:
-            seen, mask = seen.roll(1, 0).flip(1), mask.roll(1, 0)  # another window, and backwards if it is the only one
+            # Another window; backwards if it is the only one.
+            seen, mask = (seen.roll(1, 0), mask.roll(1, 0)) if len(seen) > 1 else (seen.flip(1), mask)
         with torch.no_grad():
             targets = teacher.encode(teacher.tokenize(seen, mask)).layers  # (B, T, d) each
         last = weights.aligned_layers
@@ -209,7 +210,7 @@ def _score(
 
     @torch.no_grad()
     def score() -> float:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[torch.device(device)] if device.startswith("cuda") else []):
             torch.manual_seed(0)  # the same reconstructed steps at every validation
             errors = [distillation_loss(student, teacher, weights, batch).item() for batch in batches]
         return -sum(errors) / len(errors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -155,7 +156,7 @@ class RealmEncoder(nn.Module):
         ahead = self.config.look_ahead
         layers = []
         half = self.training and self.config.precision == "bfloat16"
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(tokens.device.type, torch.bfloat16) if half else nullcontext():
             for block in self.blocks:
                 tokens = block(tokens)
                 layers.append(tokens[:, ahead:])

@@ -210,6 +210,7 @@ PAPER_V1 = {"distillation": {"task": 1.0, "alignment": 1.0, "reconstruction": 0.
 # with a control is of the recipe only if everything else is the same, and one teacher serves all.
 FAMILY = {
     "train.student.learning_rate": 0.00894,
+    "train.task.learning_rate": 0.00894,  # the same windows and the same loss as the student's
     "train.finetune.learning_rate": 0.00136,
     "train.teacher.learning_rate": 0.00672,
     "decoder.dropout": 0.3,

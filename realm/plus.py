@@ -276,4 +276,4 @@ def make_network(config: PlusConfig) -> PlusNetwork:
 
 
 def _count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
+    return sum(tensor.numel() for tensor in network.state_dict().values())  # the read-in is a buffer

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from realmbench.artifact import Artifact
-from realmbench.decoder import Context, Preset
+from realmbench.decoder import Context, ParameterCount, Preset
 from realmbench.search import SearchDimension
 from realmbench.session import Session, SessionData
 from realmbench.training.loop import TrainOptions
@@ -88,6 +88,12 @@ class RealmStudentPlus(RealmBase):
     def sizes(self) -> Mapping[str, int]:
         """There is no published one."""
         return {}
+
+    def parameters(self) -> ParameterCount:
+        """Count the read-in too: it is fitted to the session and used at every step."""
+        counted, network = super().parameters(), self.fitted(self.network)
+        read_in = sum(buffer.numel() for buffer in network.buffers())
+        return ParameterCount(counted.deployed + read_in, counted.trained + read_in)
 
     def build(self, session: Session) -> nn.Module:
         return make_network(self.plus_config(session))

@@ -112,7 +112,14 @@ class RealmForDecoding(RealmPreTrainedModel):
         self.post_init()
 
     def forward(self, frames: torch.Tensor, mask: torch.Tensor | None = None) -> RealmOutput:
-        """Map (B, T, C, F) normalised frames, and the (B, C) mask of usable channels, to normalised targets."""
+        """Map (B, T, C, F) normalised frames to normalised targets.
+
+        Parameters
+        ----------
+        mask : (B, C) usable channels; those of the session that the network was fitted to by default.
+        """
+        if mask is None and self.config.session is not None:
+            mask = torch.tensor(self.config.session["mask"], device=frames.device).expand(len(frames), -1)
         hidden = self.network.encoder(frames, _mask_of(frames, mask))  # (B, T, d)
         history = self.network.history
         prediction = self.network.read_out(stacked(hidden, history) if history > 1 else hidden, frames)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.linalg import cho_factor, cho_solve
 from torch import nn
 from torch.nn import functional
@@ -48,6 +48,14 @@ class ReadInOptions(BaseModel):
     horizons_s: tuple[float, ...] = (-0.1, 0.0, 0.1, 0.2)
     parts: int = Field(4, ge=2)
     few_s: float = Field(30.0, gt=0)
+
+    @model_validator(mode="after")
+    def _lags_are_past(self) -> ReadInOptions:
+        if not self.lags_s or not self.horizons_s:
+            raise ValueError("lags_s and horizons_s need one value at least")
+        if self.lags_s[0] < 0 or any(later <= earlier for earlier, later in pairwise(self.lags_s)):
+            raise ValueError(f"lags_s={list(self.lags_s)} must ascend and not be negative: a lag looks back")
+        return self
 
     def frames(self, rate: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return lags and horizons as numbers of frames."""

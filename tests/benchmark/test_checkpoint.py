@@ -162,7 +162,7 @@ def test_start_from_another_fold_is_refused(toy: Dataset, tmp_path: Path) -> Non
 def test_what_is_no_pretraining_is_refused(toy: Dataset, tmp_path: Path) -> None:
     finetuned(toy, tmp_path)
     with pytest.raises(RealmbenchError, match=r"is fitted to .* already"):
-        finetuned(toy, tmp_path, tmp_path / "fitted")
+        finetuned(toy, tmp_path / "other", tmp_path / "fitted")
     with pytest.raises(RealmbenchError, match="is no checkpoint"):
         finetuned(toy, tmp_path, tmp_path)
     plan = make_plan(RunRequest(model="wiener", preset="tiny"), toy)
@@ -192,3 +192,70 @@ def test_folds_by_name(toy: Dataset) -> None:
         checkpoint.fold_of(plan, None)
     with pytest.raises(UnknownNameError, match="unknown fold 'nope'"):
         checkpoint.fold_of(plan, "nope")
+
+
+@pytest.mark.parametrize("place", [".", "..", "file", "taken"])
+def test_impossible_places_are_refused_before_anything_is_trained(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "file").write_text("")
+    (here / "taken").mkdir()
+    (here / "taken" / "thesis.tex").write_text("years of work")
+    monkeypatch.setattr(checkpoint, "_training", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(RealmbenchError, match=r"--output|holds something"):
+        teacher_of(toy, Path(place))
+    assert (here / "taken" / "thesis.tex").exists()
+
+
+def test_checkpoint_is_not_written_over_what_it_starts_from(toy: Dataset, tmp_path: Path) -> None:
+    teacher_of(toy, tmp_path / "teacher")
+    with pytest.raises(OptionError, match="is what the command starts from"):
+        student_of(toy, tmp_path / "teacher", given=tmp_path / "teacher")
+
+
+def test_teacher_that_nothing_learns_from_is_refused(toy: Dataset, tmp_path: Path) -> None:
+    teacher_of(toy, tmp_path / "teacher")
+    plan = plan_of(toy, "realm-pooled", "student", "finetune")
+    bank = SessionBank(toy, Events().stage)
+    with pytest.raises(OptionError, match="holds a realm-teacher, which realm-pooled does not learn from"):
+        checkpoint.pretrain(plan, plan.folds[0], 0, tmp_path / "x", bank, Events(), tmp_path / "teacher")
+
+
+def test_what_the_store_holds_is_not_replaced_by_what_is_given(toy: Dataset, tmp_path: Path) -> None:
+    """A damaged copy of a checkpoint must not spoil the cache."""
+    from safetensors.numpy import load_file, save_file
+
+    student = student_of(toy, tmp_path / "student")
+    weights = tmp_path / "student" / "model.safetensors"
+    save_file({name: np.zeros_like(x) for name, x in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    finetuned(toy, tmp_path, given=tmp_path / "student")
+    again = student_of(toy, tmp_path / "again")
+    for name, value in again.arrays.items():
+        np.testing.assert_array_equal(value, student.arrays[name])
+
+
+def test_unknown_session(toy: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown held-out session 'a9'"):
+        finetuned(toy, tmp_path, session="a9")
+
+
+def test_loaded_network_leaves_the_sessions_dead_channels_out(toy: Dataset, tmp_path: Path) -> None:
+    import json
+
+    import torch
+
+    from realmbench.realm.pretrained import RealmForDecoding
+
+    finetuned(toy, tmp_path)
+    path = tmp_path / "fitted" / "config.json"
+    config = json.loads(path.read_text())
+    config["session"]["mask"][1] = False
+    path.write_text(json.dumps(config))
+    model = RealmForDecoding.from_pretrained(tmp_path / "fitted")
+    frames, mask = torch.randn(1, 50, 4, model.config.encoder["features"]), torch.tensor([[True, False, True, True]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(frames).prediction, model(frames, mask).prediction)
+        assert not torch.allclose(model(frames).prediction, model(frames, torch.ones_like(mask)).prediction)

@@ -132,3 +132,13 @@ def test_half_precision_changes_training_a_little_and_predictions_not_at_all(var
     torch.testing.assert_close(*predictions, rtol=0, atol=0)
     assert torch.cosine_similarity(*gradients, dim=0) > 0.999
     assert not torch.equal(*gradients)
+
+
+def test_network_runs_under_a_users_own_autocast() -> None:
+    net, mask = network(), torch.ones(1, 6, dtype=torch.bool)
+    x = torch.randn(1, 60, 6, 2)
+    with torch.no_grad():
+        expected = net(x, mask)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = net(x, mask)
+    assert (half.float() - expected).abs().max() < 0.1 * expected.std()

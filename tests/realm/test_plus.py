@@ -129,3 +129,19 @@ def test_options_of_the_faithful_student_do_not_apply() -> None:
         RealmStudentPlus("tiny", {"distillation.alignment": 0})
     with pytest.raises(OptionError, match="unknown option"):
         RealmStudentPlus("tiny", {"adaptation": "ridge"})
+
+
+def test_read_in_counts_among_the_deployed_parameters(
+    context: Context, sessions: list[Any], session_maker: Any
+) -> None:
+    decoder = RealmStudentPlus("tiny", {}, ALL)
+    artifact = decoder.pretrain(sessions, context)
+    decoder.adapt(session_maker(name="held-out", seed=9), context, artifact)
+    numbers = sum(array.size for array in decoder.arrays().values())
+    assert decoder.parameters().deployed == decoder.parameters().trained == numbers == artifact.record.parameters
+
+
+@pytest.mark.parametrize("lags", [[0.24, 0.0], [-0.1, 0.0], []])
+def test_lags_look_back_in_order(lags: list[float]) -> None:
+    with pytest.raises(OptionError, match="lags_s"):
+        RealmStudentPlus("tiny", {"read_in.lags_s": lags})
