@@ -12,6 +12,7 @@ DECODERS = {
     "kalman": Lazy("realmbench.baselines.kalman:Kalman", "Kalman filter with a velocity state and estimated noise"),
     "kalman-smoother": Lazy("realmbench.baselines.kalman:KalmanSmoother", "Kalman smoother of the same model"),
     "gru": Lazy("realmbench.baselines.recurrent:Gru", "causal gated recurrent network, one session"),
+    "gru-steady": Lazy("realmbench.baselines.steady:SteadyGru", "control: the GRU behind a normaliser that goes on"),
     "lstm": Lazy("realmbench.baselines.recurrent:Lstm", "causal long short-term memory network, one session"),
     "spike-gru": Lazy("realmbench.baselines.recurrent:SpikeGru", "the GRU on spike counts: what LFP gives up"),
     "tcn": Lazy("realmbench.baselines.convolutional:Tcn", "causal dilated convolutions, one session"),

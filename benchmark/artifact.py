@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import RealmbenchError
 from .files import locked, write_text_whole, write_whole
+from .fingerprint import code_of
+from .options import leaves
 from .seeds import stable_hash
 
 
 class ArtifactRecord(BaseModel):
-    """The small record beside every artifact."""
+    """The small record beside every artifact.
+
+    Attributes
+    ----------
+    hash : address; of kind, configuration, data, seed, and the code that trains it.
+    digest : of the arrays themselves (`digest_of`).
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,6 +43,7 @@ class ArtifactRecord(BaseModel):
     seconds: float
     device: str
     history: list[dict[str, float]]
+    digest: str
     versions: dict[str, str]
     created: str
 
@@ -73,7 +83,7 @@ class ArtifactStore:
     Parameters
     ----------
     folder : where they lie; made on the first write.
-    code : fingerprint of the code that trains; part of every key.
+    code : fingerprint of the decoder's code; part of every key whose stage does not name its own sources.
     versions : versions to be written into new records.
     """
 
@@ -90,20 +100,35 @@ class ArtifactStore:
         Parameters
         ----------
         ancestors : records of what it was made from.
+
+        Raises
+        ------
+        RealmbenchError : its arrays are not those that its record speaks of.
         """
+        if digest_of(artifact.arrays) != artifact.record.digest:
+            raise RealmbenchError(
+                f"the given {artifact.record.kind} {artifact.hash} holds other weights than it was made with"
+            )
         for record in ancestors:
             write_text_whole(self.folder / f"{record.kind}-{record.hash}.json", record.model_dump_json(indent=1))
         path = self.folder / f"{artifact.record.kind}-{artifact.hash}.safetensors"
         with locked(path):
-            # What stands there was trained here, and is not replaced by what comes from elsewhere.
             if not (path.exists() and path.with_suffix(".json").exists()):
                 save_arrays(path, artifact.arrays)
                 write_text_whole(path.with_suffix(".json"), artifact.record.model_dump_json(indent=1))
         self._given[artifact.record.kind] = artifact.record
 
-    def key(self, kind: str, config: Mapping[str, Any], data_keys: Sequence[str], seed: int) -> str:
-        """Return the content address: a hash of kind, configuration, data, seed and code."""
-        return stable_hash([kind, dict(config), list(data_keys), seed, self._code])
+    def key(
+        self, kind: str, config: Mapping[str, Any], data_keys: Sequence[str], seed: int, sources: Sequence[str] = ()
+    ) -> str:
+        """Return the content address: a hash of kind, configuration, data, seed and code.
+
+        Parameters
+        ----------
+        sources : modules that hold the stage's code; the decoder's by default.
+        """
+        code = code_of(sources) if sources else self._code
+        return stable_hash([kind, dict(config), list(data_keys), seed, code])
 
     def given_in_vain(self) -> list[str]:
         """Return the kinds of given artifacts that nothing has asked for."""
@@ -118,6 +143,7 @@ class ArtifactStore:
         device: str,
         build: Callable[[], Trained],
         parents: Sequence[Artifact] = (),
+        sources: Sequence[str] = (),
     ) -> Artifact:
         """Return the artifact if it stands whole in the store, else build and store it.
 
@@ -128,13 +154,14 @@ class ArtifactStore:
         sessions : the `SessionData` it is trained on.
         build : trains and returns the arrays; called at most once.
         parents : artifacts that the build uses; their hashes become part of the key.
+        sources : modules that hold the stage's code, where several decoders are to share what it leaves.
 
         Raises
         ------
         RealmbenchError : an artifact of this kind was given (`give`) that is another; says how it differs.
         """
         full_config = {**config, "parents": [parent.hash for parent in parents]}
-        key = self.key(kind, full_config, [session.key for session in sessions], seed)
+        key = self.key(kind, full_config, [session.key for session in sessions], seed, sources)
         given = self._given.get(kind)
         self._asked_for.add(kind)
         if given is not None and given.hash != key:
@@ -162,6 +189,7 @@ class ArtifactStore:
                 seconds=time.perf_counter() - started + trained.earlier_seconds,
                 device=device,
                 history=[dict(entry) for entry in trained.history],
+                digest=digest_of(trained.arrays),
                 versions=self._versions,
                 created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             )
@@ -186,9 +214,11 @@ class ArtifactStore:
 
 def _how(given: ArtifactRecord, config: Mapping[str, Any], sessions: tuple[str, ...], seed: int) -> str:
     """Say in what a given artifact differs from what is asked for."""
+    theirs, ours = leaves(given.config), leaves(json.loads(json.dumps(config)))
     reasons = [
-        f"{name} is {theirs!r}, not {ours!r}"
-        for name, theirs, ours in _leaves_that_differ(given.config, json.loads(json.dumps(config)))
+        f"{name} is {theirs.get(name)!r}, not {ours.get(name)!r}"
+        for name in sorted({*theirs, *ours})
+        if theirs.get(name) != ours.get(name)
     ]
     if given.sessions != sessions:
         reasons.append(f"it was trained on {', '.join(given.sessions)}, not on {', '.join(sessions)}")
@@ -197,24 +227,21 @@ def _how(given: ArtifactRecord, config: Mapping[str, Any], sessions: tuple[str, 
     return "; ".join(reasons) or "it was trained by other code or on other versions of the data"
 
 
-def _leaves_that_differ(
-    theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = ""
-) -> list[tuple[str, Any, Any]]:
-    found: list[tuple[str, Any, Any]] = []
-    for name in sorted({*theirs, *ours}):
-        their, our = theirs.get(name), ours.get(name)
-        if isinstance(their, Mapping) and isinstance(our, Mapping):
-            found += _leaves_that_differ(their, our, f"{prefix}{name}.")
-        elif their != our:
-            found.append((f"{prefix}{name}", their, our))
-    return found
-
-
 def _read_record(path: Path) -> ArtifactRecord:
     try:
         return ArtifactRecord.model_validate_json(path.read_text())
     except ValidationError as error:
         raise RealmbenchError(f"{path} is damaged; delete it and run again") from error
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """Hash named arrays: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .artifact import ArtifactRecord
 from .dataset import DatasetInfo
+from .options import leaves
 from .provenance import Training
 from .records import RunRecord
 
@@ -81,7 +82,7 @@ def _data(training: Training, info: DatasetInfo, more: Sequence[str]) -> list[st
     return [
         "## Data",
         "",
-        f"- {training.dataset}, version {info.version}: {info.summary} ({info.licence}; {info.citation})",
+        f"- {training.dataset}, version {training.version}: {info.summary} ({info.licence}; {info.citation})",
         f"- protocol {training.protocol}, fold {training.fold}, front end {training.front_end}",
         *more,
         "",
@@ -107,15 +108,8 @@ def _artifacts(records: Sequence[ArtifactRecord]) -> list[str]:
 
 
 def _options(config: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    rows = [f"| {name} | {value} |" for prefix, part in config.items() for name, value in _flat(part, f"{prefix}.")]
+    rows = [f"| {name} | {value} |" for name, value in leaves(config).items()]
     return ["## Options", "", "| option | value |", "|---|---|", *rows, ""]
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
-    return found
 
 
 def _versions(versions: Mapping[str, str], device: str) -> list[str]:

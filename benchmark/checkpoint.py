@@ -26,6 +26,7 @@ from .files import write_text_whole
 from .plan import Plan
 from .provenance import TRAINING, Training, read_training
 from .records import RunRecord, record_path, write_record
+from .runner import pretrain_on
 from .single_run import SingleRun
 
 RECORD, CARD = "record.json", "README.md"
@@ -65,17 +66,18 @@ def pretrain(
     folder = _checked(folder, given)
     if not plan.decoder_class.multi_session:
         raise OptionError(f"{plan.model} learns from one session alone and has no pretraining")
-    decoder, context = plan.decoder(), plan.context(seed, events.stage)
+    context = plan.context(seed, events.stage)
     if given is not None:
         _give(context.artifacts, given)
-    sessions = [bank.of(plan, name, "pretrain").data for name in fold.pretrain]
-    artifact = decoder.pretrain(sessions, context)
+    artifact = pretrain_on(plan, fold, context, bank)
     if unused := context.artifacts.given_in_vain():
         raise OptionError(f"{given} holds a {', '.join(unused)}, which {plan.model} does not learn from")
     training = _training(plan, bank, fold, None, seed, _chain(artifact.record, context.artifacts))
 
+    any_session = bank.of(plan, fold.pretrain[0], "pretrain").data
+
     def write(place: Path) -> None:
-        decoder.export_artifact(place, artifact, sessions[0], plan.front_end.name)
+        plan.decoder().export_artifact(place, artifact, any_session, plan.front_end.name)
         (place / CARD).write_text(card_of_artifact(training, bank.dataset.info), encoding="utf-8")
 
     _write_whole(folder, training, write)
@@ -113,8 +115,7 @@ def finetune(
         _check_matched(read_training(given), plan, bank, fold, session)
         artifact = _give(context.artifacts, given)
     elif plan.decoder_class.multi_session:
-        sessions = [bank.of(plan, name, "pretrain").data for name in fold.pretrain]
-        artifact = plan.decoder().pretrain(sessions, context)
+        artifact = pretrain_on(plan, fold, context, bank)
     record = SingleRun(remembering, fold, session, seed, artifact, bank, events).record()
     write_record(record, record_path(results_dir, plan.suite, *plan.place(bank.dataset), session, seed))
     decoder = remembering.made[-1]
@@ -150,6 +151,7 @@ def _training(
         preset=plan.request.preset,
         config=plan.config,
         dataset=bank.dataset.full_name,
+        version=bank.dataset.info.version,
         data=bank.dataset.changed_options,
         protocol=plan.protocol.name,
         front_end=plan.front_end.name,
@@ -180,11 +182,10 @@ def _give(store: ArtifactStore, folder: Path) -> Artifact:
 
 def _check_matched(training: Training, plan: Plan, bank: SessionBank, fold: Fold, session: str) -> None:
     """Refuse a pretraining on other data than the run's: its record would say what is not true."""
-    theirs = (training.dataset, training.data, training.protocol, training.front_end, training.fold)
-    dataset = bank.dataset
-    ours = (dataset.full_name, dataset.changed_options, plan.protocol.name, plan.front_end.name, fold.name)
-    names = ("dataset", "data options", "protocol", "front end", "fold")
-    differing = [f"{name} {a!r}, not {b!r}" for name, a, b in zip(names, theirs, ours) if a != b]
+    ours = _training(plan, bank, fold, session, training.seed, [])
+    names = ("dataset", "version", "data", "protocol", "front_end", "fold")
+    pairs = ((name.replace("_", " "), getattr(training, name), getattr(ours, name)) for name in names)
+    differing = [f"{name} {theirs!r}, not {own!r}" for name, theirs, own in pairs if theirs != own]
     if differing:
         raise ProtocolError(f"{session} cannot start from this checkpoint: it has {'; '.join(differing)}")
 

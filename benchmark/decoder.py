@@ -85,9 +85,16 @@ class Context:
     warnings: list[str] = field(default_factory=list)
     selection: Sequence[SessionData] | None = None
 
-    def checkpoint(self, stage: str, config: Mapping[str, Any], sessions: Sequence[SessionData]) -> Path:
-        """Return the file for a stage's unfinished training, named by everything that shapes it."""
-        key = self.artifacts.key(stage, config, [session.key for session in sessions], self.seed)
+    def checkpoint(
+        self, stage: str, config: Mapping[str, Any], sessions: Sequence[SessionData], sources: Sequence[str] = ()
+    ) -> Path:
+        """Return the file for a stage's unfinished training, named by everything that shapes it.
+
+        Parameters
+        ----------
+        sources : as of `ArtifactStore.key`.
+        """
+        key = self.artifacts.key(stage, config, [session.key for session in sessions], self.seed, sources)
         return self.checkpoints / f"{stage.replace(' ', '-')}-{key}.pt"
 
     @contextmanager

@@ -6,7 +6,31 @@ import functools
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from .seeds import stable_hash
+
+# The harness's own sources that decide whether an old result still holds.
+HARNESS = (
+    "recording",
+    "seeds",
+    "evaluation",
+    "single_run",
+    "metrics",
+    "preparation",
+    "manifest",
+    "protocol",
+    "protocols",
+    "session",
+    "front_end",
+    "channels",
+)
+
+
+def code_of(modules: Sequence[str]) -> str:
+    """Hash the sources of modules and of the harness that runs them."""
+    return stable_hash([fingerprint(module) for module in (*modules, *(f"realmbench.{name}" for name in HARNESS))])
 
 
 @functools.cache

@@ -77,6 +77,27 @@ def build_options(
         raise OptionError(f"--set {prefix}.{name}={first['input']!r} is not valid: {first['msg']}") from error
 
 
+def whole_frames(option: str, seconds: float, rate: int) -> int:
+    """Return what an option says in seconds as a number of frames.
+
+    Raises
+    ------
+    OptionError : it is no whole number; to round it would be to measure something else than was asked for.
+    """
+    frames = seconds * rate
+    if abs(frames - round(frames)) > 1e-6:
+        raise OptionError(f"{option}={seconds:g} is no whole number of frames at {rate} Hz")
+    return round(frames)
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
 def _field(model: type[BaseModel], name: str, path: str) -> FieldInfo:
     """Look a field up, with a readable refusal."""
     if name in model.model_fields:

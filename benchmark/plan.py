@@ -12,9 +12,10 @@ from .dataset import Dataset, Fold
 from .decoder import DECODERS, DEFAULT_PRESET, Context, Decoder
 from .errors import OptionError, ProtocolError, unknown_name
 from .files import cache_dir
-from .fingerprint import fingerprint
+from .fingerprint import code_of
 from .front_end import FrontEnd, front_end
 from .machine import check_device, versions
+from .options import leaves
 from .protocol import PROTOCOLS, Protocol
 from .seeds import stable_hash
 from .tuning_record import TUNING_FOLDER
@@ -22,22 +23,6 @@ from .tuning_record import TUNING_FOLDER
 Audit = Literal["shifted-target"]
 AUDITS: tuple[Audit, ...] = ("shifted-target",)
 DEFAULT_SUITE, AUDIT_SUITE = "local", "audit"
-
-# The harness's own sources that decide whether an old result still holds.
-HARNESS = (
-    "recording",
-    "seeds",
-    "evaluation",
-    "single_run",
-    "metrics",
-    "preparation",
-    "manifest",
-    "protocol",
-    "protocols",
-    "session",
-    "front_end",
-    "channels",
-)
 
 
 @dataclass(frozen=True)
@@ -113,7 +98,8 @@ class Plan:
     @property
     def changed_options(self) -> list[str]:
         """Names of the options that differ from the preset's."""
-        return _differences(self.decoder_class(self.request.preset).config, self.config)
+        usual = leaves(self.decoder_class(self.request.preset).config)
+        return [name for name, value in leaves(self.config).items() if value != usual[name]]
 
     @property
     def suite(self) -> str:
@@ -174,8 +160,7 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
     for fold in folds:
         for session in (*(fold.pretrain if decoder.multi_session else ()), *fold.held_out):
             dataset.require(session)
-    sources = (decoder_class.__module__, *decoder_class.depends_on, *(f"realmbench.{name}" for name in HARNESS))
-    code = stable_hash([fingerprint(module) for module in sources])
+    code = code_of((decoder_class.__module__, *decoder_class.depends_on))
     return Plan(request, decoder_class, protocol, chosen, folds, decoder.config, code)
 
 
@@ -213,14 +198,3 @@ def _wanted_folds(folds: list[Fold], sessions: Sequence[str] | None, dataset: Da
         for fold in folds
     )
     return [fold for fold in kept if fold.held_out]
-
-
-def _differences(default: Mapping[str, Any], config: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the dotted names at which two nested configurations differ."""
-    names: list[str] = []
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            names += _differences(default[key], value, f"{prefix}{key}.")
-        elif value != default[key]:
-            names.append(f"{prefix}{key}")
-    return names

@@ -20,7 +20,8 @@ class Training(BaseModel):
     ----------
     stage : ``pretrained`` on other sessions only, or ``fitted`` to ``session``.
     config : every option of the decoder, ``decoder`` and ``train``.
-    data : name of the dataset, with variant, and the options that were set.
+    dataset : name, with variant.
+    version, data : of the dataset, and its options that were set.
     artifacts : what pretraining left, each after what it was made from.
     """
 
@@ -31,6 +32,7 @@ class Training(BaseModel):
     preset: str
     config: dict[str, dict[str, Any]]
     dataset: str
+    version: str
     data: dict[str, Any]
     protocol: str
     front_end: str

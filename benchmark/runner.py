@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .artifact import Artifact
 from .bank import Events, SessionBank
-from .dataset import Dataset
+from .dataset import Dataset, Fold
+from .decoder import Context
 from .errors import RealmbenchError
 from .plan import Plan
 from .records import RunRecord, read_record, record_path, write_failure, write_record
@@ -56,10 +57,7 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                         continue
                     if plan.decoder_class.multi_session and artifact is None:
                         pretraining = True
-                        sessions = [bank.of(plan, name, "pretrain").data for name in fold.pretrain]
-                        if plan.protocol.leaky:
-                            context.selection = [bank.of(plan, name, "held-out").data for name in fold.held_out]
-                        artifact = plan.decoder().pretrain(sessions, context)
+                        artifact = pretrain_on(plan, fold, context, bank)
                     pretraining = False
                     record = SingleRun(plan, fold, session, seed, artifact, bank, events).record()
                     write_record(record, path)
@@ -78,6 +76,14 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
         more = f" (and {len(failures) - 1} more failures)" if len(failures) > 1 else ""
         raise FailedRunsError(f"{plan.request.model}: {failures[0]}{more}", records)
     return records
+
+
+def pretrain_on(plan: Plan, fold: Fold, context: Context, bank: SessionBank) -> Artifact:
+    """Pretrain the plan's decoder on a fold; what the store already holds is not trained again."""
+    sessions = [bank.of(plan, name, "pretrain").data for name in fold.pretrain]
+    if plan.protocol.leaky:
+        context.selection = [bank.of(plan, name, "held-out").data for name in fold.held_out]
+    return plan.decoder().pretrain(sessions, context)
 
 
 def _finished(path: Path, plan: Plan, session: str, bank: SessionBank, events: Events) -> RunRecord | None:

@@ -25,6 +25,10 @@ DECODERS = {
     "realm-pooled": Lazy(
         "realmbench.realm.decoders:RealmPooled", "control: same network, sessions, labels and updates, no teacher"
     ),
+    "realm-pooled-steady": Lazy(
+        "realmbench.realm.steady_control:RealmPooledSteady",
+        "control: the same behind the normaliser that realm-student-plus has",
+    ),
     "realm-student-transformer": Lazy(
         "realmbench.realm.decoders:RealmStudentTransformer", "control: same teacher and size, attention backbone"
     ),

@@ -13,11 +13,13 @@ from torch import nn
 from realmbench.artifact import Artifact
 from realmbench.decoder import DEFAULT_PRESET, Context, Preset
 from realmbench.errors import OptionError, ProtocolError
+from realmbench.options import leaves, whole_frames
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.seeds import stream
 from realmbench.session import Session, SessionData
 from realmbench.training.network_decoder import NetworkDecoder, load_arrays_into, supervised
 
+from .distillation import SOURCES as STAGES
 from .distillation import distil_student, train_pooled
 from .encoder import EncoderConfig, RealmEncoder, RealmNetwork
 from .options import (
@@ -39,14 +41,8 @@ from .pretraining import pretrain_teacher
 from .read_out import STACKED_FRAMES, fit_read_out
 from .sizes import published_session, published_sizes
 
-# What decides whether an old teacher or an old result still holds.
-SOURCES = tuple(
-    f"realmbench.realm.{name}"
-    for name in (
-        *("alignment", "backbones", "distillation", "encoder", "fused", "kernels", "mamba2", "options"),
-        *("pretraining", "pretrained", "read_out", "sizes", "ssd", "tokenizer"),
-    )
-)
+# What decides whether an old result still holds; what decides it for an old teacher or student, its stage says.
+SOURCES = (*STAGES, *(f"realmbench.realm.{name}" for name in ("options", "pretrained", "read_out", "sizes")))
 
 DROPOUTS = Choice((0.0, 0.1, 0.2, 0.3))
 FINETUNE_SPACE: Mapping[str, SearchDimension] = {
@@ -59,9 +55,29 @@ FINETUNE_SPACE: Mapping[str, SearchDimension] = {
 class RealmBase(NetworkDecoder):
     """What REALM's decoders share: one kind of network."""
 
-    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training", "realmbench.networks", *SOURCES)
+    depends_on: ClassVar[tuple[str, ...]] = SOURCES
     causal: ClassVar[bool] = True
     options: NetworkOptions
+
+    def __init__(
+        self,
+        preset: str = DEFAULT_PRESET,
+        options: Mapping[str, Any] | None = None,
+        train: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(preset, options, train)
+        if not (options or train):
+            return
+        usual, own = leaves(type(self)(preset).config), leaves(self.config)
+        for beginning, why in self.idle_options().items():
+            changed = [name for name in own if name.startswith(beginning) and own[name] != usual[name]]
+            if changed:
+                raise OptionError(f"{', '.join(changed)}: {why}")
+
+    def idle_options(self) -> dict[str, str]:
+        """Return the options that change nothing as the others stand: the beginnings of their names, and why."""
+        sees_all = self.look_ahead_s == float("inf")
+        return {"decoder.energy_s": "a network that looks both ways has no causal channel gate"} if sees_all else {}
 
     def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
         """Describe the encoder for sessions of this shape, as causal as the decoder unless said otherwise."""
@@ -123,21 +139,10 @@ class _Pretrained(RealmBase):
     options: AdaptedOptions
     train_options: FinetuneTrainOptions  # type: ignore[assignment]
 
-    def __init__(
-        self,
-        preset: str = DEFAULT_PRESET,
-        options: Mapping[str, Any] | None = None,
-        train: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(preset, options, train)
-        if self.options.adaptation == "ridge":
-            usual, own = type(self)(preset).config, self.config
-            names = [name for name in ("freeze_tokenizer", "fresh_head") if name in own["decoder"]]
-            unused = [f"decoder.{name}" for name in names if own["decoder"][name] != usual["decoder"][name]]
-            tuning = own["train"]["finetune"]
-            unused += [f"train.finetune.{name}" for name in tuning if tuning[name] != usual["train"]["finetune"][name]]
-            if unused:
-                raise OptionError(f"{', '.join(unused)}: decoder.adaptation=ridge trains no network")
+    def idle_options(self) -> dict[str, str]:
+        trained_only = ("decoder.freeze_tokenizer", "decoder.fresh_head", "train.finetune.")
+        why = "decoder.adaptation=ridge trains no network"
+        return super().idle_options() | (dict.fromkeys(trained_only, why) if self.options.adaptation == "ridge" else {})
 
     @property
     def keeps_head(self) -> bool:
@@ -252,6 +257,15 @@ class RealmStudent(RealmPooled):
         """Only where distillation has trained the head as well."""
         return self.keeps_head and self.options.distillation.task > 0
 
+    def idle_options(self) -> dict[str, str]:
+        options, idle = self.options, super().idle_options()
+        if not options.distillation.alignment:
+            names = (f"decoder.distillation.{name}" for name in ("kind", "aligned_layers", "shuffled"))
+            idle |= dict.fromkeys(names, "decoder.distillation.alignment=0 aligns nothing")
+        if options.teacher == "random":
+            idle |= dict.fromkeys(("decoder.masking.", "train.teacher."), "decoder.teacher=random is not trained")
+        return idle
+
     def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
         """Describe the student; with another backbone where one is asked for."""
         backbone = {"backbone": self.options.backbone, "attention_s": self.options.attention_s}
@@ -344,13 +358,9 @@ class RealmAhead(RealmStudent):
 
     def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
         """Describe a causal encoder whose outputs lag behind its input."""
-        frames = self.options.look_ahead_s * session.rate
-        if abs(frames - round(frames)) > 1e-6:
-            raise OptionError(
-                f"decoder.look_ahead_s={self.options.look_ahead_s:g} is no whole number of frames at {session.rate} Hz"
-            )
+        frames = whole_frames("decoder.look_ahead_s", self.options.look_ahead_s, session.rate)
         causal = True if causal is None else causal
-        return super().encoder_config(session, causal, **{"look_ahead": round(frames), **changes})
+        return super().encoder_config(session, causal, **{"look_ahead": frames, **changes})
 
 
 class RealmTeacher(_Pretrained):

@@ -24,9 +24,12 @@ from realmbench.training.network_decoder import drawn, load_arrays_into, module_
 from realmbench.training.windows import Batch, ValidationR2, validation_batches
 
 from .alignment import ALIGNMENTS
-from .encoder import EncoderConfig, RealmEncoder, RealmNetwork
+from .encoder import EncoderConfig, RealmEncoder, RealmNetwork, parameter_count
+from .pretraining import SOURCES as PRETRAINING_SOURCES
 from .pretraining import reconstruction_error
 
+# The modules that decide what this stage leaves.
+SOURCES = (*PRETRAINING_SOURCES, "realmbench.realm.alignment", "realmbench.realm.distillation")
 # Share of the steps on which the student reconstructs its input.
 RECONSTRUCTED_SHARE = 0.3
 
@@ -116,7 +119,7 @@ def distil_student(
         return _train("realm-student", config, options, sessions, context, keyed, weights, frozen, selection)
 
     return context.artifacts.get_or_build(
-        "realm-student", full, sessions, context.seed, context.device, build, parents=[teacher]
+        "realm-student", full, sessions, context.seed, context.device, build, parents=[teacher], sources=SOURCES
     )
 
 
@@ -130,7 +133,9 @@ def train_pooled(
     def build() -> Trained:
         return _train("realm-pooled", config, options, sessions, context, full, weights)
 
-    return context.artifacts.get_or_build("realm-pooled", full, sessions, context.seed, context.device, build)
+    return context.artifacts.get_or_build(
+        "realm-pooled", full, sessions, context.seed, context.device, build, sources=SOURCES
+    )
 
 
 def _train(
@@ -160,11 +165,10 @@ def _train(
         window_sampler(sessions, options, context.seed, "realm-student", context.device),
         options,
         stream_seed(context.seed, "realm-student", "dropout"),
-        context.checkpoint(kind, full, sessions),
+        context.checkpoint(kind, full, sessions, SOURCES),
         lambda share, best: context.on_progress(f"{kind.removeprefix('realm-')}: validation score {best:.3f}", share),
     )
-    arrays = module_arrays(student.network)
-    return Trained(arrays, sum(parameter.numel() for parameter in student.network.parameters()), *result)
+    return Trained(module_arrays(student.network), parameter_count(student.network), *result)
 
 
 def distillation_loss(

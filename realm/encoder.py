@@ -81,6 +81,11 @@ class EncoderState(NamedTuple):
     blocks: list[Any]
 
 
+def parameter_count(module: nn.Module) -> int:
+    """Count the numbers that training changes."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def mixer_kind(variant: Variant) -> type[Mamba2Mixer] | type[RealmMixer]:
     """Return the class of a variant's Mamba-2 blocks."""
     return RealmMixer if variant == "paper" else Mamba2Mixer
@@ -138,7 +143,7 @@ class RealmEncoder(nn.Module):
         if not config.causal:
             raise OptionError(f"a bidirectional encoder has Mamba-2 blocks, not backbone {config.backbone}")
         with torch.device("meta"):
-            wanted = sum(parameter.numel() for parameter in Block(config).parameters())
+            wanted = parameter_count(Block(config))
         if config.backbone == "gru":
             return gru_block(config.d_model, wanted, config.dropout)
         assert config.attention_s is not None
@@ -242,7 +247,10 @@ class RealmNetwork(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map (B, T, C, F) frames to (B, T, D) normalised predictions."""
-        hidden = self.encoder(x, mask)  # (B, T, d)
+        return self.decode(self.encoder(x, mask), x)
+
+    def decode(self, hidden: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, T, d) hidden states, and the frames that they come from, to (B, T, D) normalised predictions."""
         return self.read_out(stacked(hidden, self.history) if self.history > 1 else hidden, x)
 
     def initial_state(self, batch: int) -> NetworkState:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from realmbench.training.masking import MaskingOptions
 
 from .distillation import DistillationOptions
 from .encoder import PRESETS, Backbone, Variant
+from .pretraining import ScheduledOptions
 
 
 class NetworkOptions(BaseModel):
@@ -125,33 +125,6 @@ class AheadOptions(StudentOptions):
     """Everything, and the seconds of future that a prediction waits for."""
 
     look_ahead_s: float = Field(0.1, gt=0)
-
-
-class ScheduledOptions(TrainOptions):
-    """Training with the published teacher's choice of learning-rate schedules.
-
-    Attributes
-    ----------
-    schedule : ``cosine`` falls to ``final_share`` as half a cosine, ``exponential`` by the same factor every update.
-    final_share : share of the learning rate at the last update.
-    warm_up_from : share of the learning rate at the first.
-    """
-
-    schedule: Literal["cosine", "exponential"] = "cosine"
-    final_share: float = Field(0.01, gt=0, le=1)
-    warm_up_from: float = Field(0.0, ge=0, le=1)
-
-    def rate_at(self, update: int) -> float:
-        """Return the learning rate of one update."""
-        warm_up = self.warm_up_share * self.updates
-        if update < warm_up:
-            share = (update + 1) / (warm_up + 1)
-            return self.learning_rate * (self.warm_up_from + (1 - self.warm_up_from) * share)
-        progress = (update - warm_up) / max(1.0, self.updates - warm_up)
-        if self.schedule == "exponential":
-            return self.learning_rate * self.final_share**progress
-        fall = 0.5 * (1 + math.cos(math.pi * progress))
-        return self.learning_rate * (self.final_share + (1 - self.final_share) * fall)
 
 
 class FinetuneTrainOptions(BaseModel):

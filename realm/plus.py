@@ -21,14 +21,21 @@ from realmbench.artifact import Artifact, Trained
 from realmbench.decoder import Context
 from realmbench.seeds import stream_seed
 from realmbench.session import SessionData
+from realmbench.steady import SteadyNormaliser, SteadyState, steadied
 from realmbench.training.loop import FitResult, TrainOptions, fit, window_sampler
 from realmbench.training.network_decoder import drawn, load_arrays_into, module_arrays
 from realmbench.training.windows import Batch, ValidationR2
 
 from .alignment import cosine
 from .encoder import EncoderConfig, EncoderOutput, EncoderState, RealmEncoder
+from .pretraining import SOURCES as PRETRAINING_SOURCES
 from .read_in import ReadIn, ReadInOptions, Weights, fit_read_in, mean_weights, rehearsals
-from .steady import SteadyNormaliser, SteadyState, steadied
+
+# The modules that decide what these stages leave.
+SOURCES = (
+    *PRETRAINING_SOURCES,
+    *(f"realmbench.realm.{name}" for name in ("alignment", "plus", "read_in")),
+)
 
 
 class HandDownOptions(BaseModel):
@@ -176,11 +183,13 @@ def train_task_teacher(
         load_arrays_into(network.encoder, masked.arrays)
         carried, mean = aligned()
         network.read_in.set(mean)
-        checked = context.checkpoint(kind, {**full, "masked": masked.hash}, sessions)
+        checked = context.checkpoint(kind, {**full, "masked": masked.hash}, sessions, SOURCES)
         result = learn(network, carried, options, context, kind, checked)
         return Trained(module_arrays(network), _count(network), *result)
 
-    return context.artifacts.get_or_build(kind, full, sessions, context.seed, context.device, build, parents=[masked])
+    return context.artifacts.get_or_build(
+        kind, full, sessions, context.seed, context.device, build, parents=[masked], sources=SOURCES
+    )
 
 
 def hand_down(
@@ -210,12 +219,14 @@ def hand_down(
         network.encoder.tokenizer.load_state_dict(above.encoder.tokenizer.state_dict())
         network.read_in.set(mean)
 
-        checked = context.checkpoint(kind, {**full, "teacher": teacher.hash}, sessions)
+        checked = context.checkpoint(kind, {**full, "teacher": teacher.hash}, sessions, SOURCES)
         loss = partial(hand_down_loss, network, above, weights)
         result = learn(network, carried, options, context, kind, checked, loss)
         return Trained(module_arrays(network), _count(network), *result)
 
-    return context.artifacts.get_or_build(kind, full, sessions, context.seed, context.device, build, parents=[teacher])
+    return context.artifacts.get_or_build(
+        kind, full, sessions, context.seed, context.device, build, parents=[teacher], sources=SOURCES
+    )
 
 
 def hand_down_loss(student: PlusNetwork, teacher: PlusNetwork, weights: HandDownOptions, batch: Batch) -> torch.Tensor:

@@ -13,6 +13,7 @@ from realmbench.artifact import Artifact
 from realmbench.decoder import Context, ParameterCount, Preset
 from realmbench.search import SearchDimension
 from realmbench.session import Session, SessionData
+from realmbench.steady import steadied
 from realmbench.training.loop import TrainOptions
 from realmbench.training.masking import MaskingOptions
 from realmbench.training.network_decoder import load_arrays_into
@@ -32,7 +33,6 @@ from .plus import (
 )
 from .pretraining import pretrain_teacher
 from .read_in import ReadInOptions, Weights, fit_read_in, with_read_in
-from .steady import steadied
 
 
 class PlusOptions(NetworkOptions):
@@ -71,7 +71,6 @@ class RealmStudentPlus(RealmBase):
         "realmbench.realm.decoders",
         "realmbench.realm.plus",
         "realmbench.realm.read_in",
-        "realmbench.realm.steady",
     )
     Options: ClassVar[type[BaseModel]] = PlusOptions
     TrainOptions: ClassVar[type[BaseModel]] = PlusTrainOptions
@@ -134,8 +133,8 @@ class RealmStudentPlus(RealmBase):
             fitted = fit_read_in(session, options, mean)
             shared = with_read_in(session, mean, options)
             starts = [(shared, mean), (fitted.session, fitted.weights)]
-            unseen = [replace(carried, validation=(*carried.train, *carried.validation)) for carried, _ in starts]
-            scores = [validation_r2(network, [session], context.device)() for session in unseen]
+            unseen = [replace(start, validation=(*start.train, *start.validation)) for start, _ in starts]
+            scores = [validation_r2(network, [start], context.device)() for start in unseen]
             carried, weights = starts[int(scores[1] > scores[0])]
             zero_shot = validation_r2(network, [shared], context.device)()
             network.read_in.set(weights)
@@ -145,6 +144,6 @@ class RealmStudentPlus(RealmBase):
             checkpoint = context.checkpoint(stage, config, [session])
             result = learn(network, [carried], self.train_options.finetune, context, stage, checkpoint)
             context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
-            if validation_r2(network, [carried], context.device)() < zero_shot:
+            if max(entry["score"] for entry in result.history) < zero_shot:
                 load_arrays_into(network, artifact.arrays)
                 context.warnings.append(f"{stage}: it ended below the zero-shot network on validation, which is kept")

@@ -18,8 +18,9 @@ from transformers.utils import ModelOutput, logging
 
 from realmbench.errors import RealmbenchError
 from realmbench.session import Normaliser, Session
+from realmbench.training.network_decoder import load_arrays_into
 
-from .encoder import EncoderConfig, RealmEncoder, RealmNetwork, stacked
+from .encoder import EncoderConfig, RealmEncoder, RealmNetwork
 
 
 class RealmConfig(PreTrainedConfig):
@@ -88,6 +89,14 @@ class RealmPreTrainedModel(PreTrainedModel):
             raise RealmbenchError("this checkpoint was fitted to no session; fine-tune it first")
         return _session_of(self.config.session)
 
+    def usable(self, frames: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return the (B, C) mask of usable channels: the given one, or the fitted session's, or of all channels."""
+        if mask is not None:
+            return mask
+        session = self.config.session
+        channels = [True] * frames.shape[2] if session is None else session["mask"]
+        return torch.tensor(channels, device=frames.device).expand(len(frames), -1)
+
 
 class RealmModel(RealmPreTrainedModel):
     """An encoder alone: a teacher, or a student before it has a head."""
@@ -99,7 +108,7 @@ class RealmModel(RealmPreTrainedModel):
 
     def forward(self, frames: torch.Tensor, mask: torch.Tensor | None = None) -> RealmOutput:
         """Map (B, T, C, F) normalised frames, and the (B, C) mask of usable channels, to hidden states."""
-        return RealmOutput(last_hidden_state=self.encoder(frames, _mask_of(frames, mask)))
+        return RealmOutput(last_hidden_state=self.encoder(frames, self.usable(frames, mask)))
 
 
 class RealmForDecoding(RealmPreTrainedModel):
@@ -118,18 +127,14 @@ class RealmForDecoding(RealmPreTrainedModel):
         ----------
         mask : (B, C) usable channels; those of the session that the network was fitted to by default.
         """
-        if mask is None and self.config.session is not None:
-            mask = torch.tensor(self.config.session["mask"], device=frames.device).expand(len(frames), -1)
-        hidden = self.network.encoder(frames, _mask_of(frames, mask))  # (B, T, d)
-        history = self.network.history
-        prediction = self.network.read_out(stacked(hidden, history) if history > 1 else hidden, frames)
-        return RealmOutput(prediction=prediction, last_hidden_state=hidden)
+        hidden = self.network.encoder(frames, self.usable(frames, mask))  # (B, T, d)
+        return RealmOutput(prediction=self.network.decode(hidden, frames), last_hidden_state=hidden)
 
 
 def save_encoder(folder: Path, config: EncoderConfig, arrays: Mapping[str, np.ndarray], front_end: str) -> None:
     """Write an encoder's arrays as a `RealmModel`."""
     model = RealmModel(RealmConfig(config.model_dump(), front_end=front_end))
-    _load(model.encoder, arrays)
+    load_arrays_into(model.encoder, arrays)
     _save(model, folder)
 
 
@@ -146,7 +151,7 @@ def save_network(
         front_end,
     )
     model = RealmForDecoding(config)
-    _load(model.network, arrays)
+    load_arrays_into(model.network, arrays)
     _save(model, folder)
 
 
@@ -193,13 +198,3 @@ def _save(model: RealmPreTrainedModel, folder: Path) -> None:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _load(module: torch.nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
-
-
-def _mask_of(frames: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    if mask is not None:
-        return mask
-    return torch.ones(len(frames), frames.shape[2], dtype=torch.bool, device=frames.device)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from realmbench.artifact import Artifact, Trained
@@ -22,8 +23,46 @@ from realmbench.training.masking import MaskingOptions, block_mask, corrupt
 from realmbench.training.network_decoder import drawn, module_arrays
 from realmbench.training.windows import Batch, validation_batches
 
-from .encoder import EncoderConfig, RealmEncoder, mixer_kind
+from .encoder import EncoderConfig, RealmEncoder, mixer_kind, parameter_count
 from .mamba2 import BidirectionalMixer
+
+# The modules that decide what this stage leaves.
+SOURCES = (
+    "realmbench.training",
+    "realmbench.networks",
+    "realmbench.steady",
+    *(
+        f"realmbench.realm.{name}"
+        for name in ("backbones", "encoder", "fused", "kernels", "mamba2", "pretraining", "ssd", "tokenizer")
+    ),
+)
+
+
+class ScheduledOptions(TrainOptions):
+    """Training with the published teacher's choice of learning-rate schedules.
+
+    Attributes
+    ----------
+    schedule : ``cosine`` falls to ``final_share`` as half a cosine, ``exponential`` by the same factor every update.
+    final_share : share of the learning rate at the last update.
+    warm_up_from : share of the learning rate at the first.
+    """
+
+    schedule: Literal["cosine", "exponential"] = "cosine"
+    final_share: float = Field(0.01, gt=0, le=1)
+    warm_up_from: float = Field(0.0, ge=0, le=1)
+
+    def rate_at(self, update: int) -> float:
+        """Return the learning rate of one update."""
+        warm_up = self.warm_up_share * self.updates
+        if update < warm_up:
+            share = (update + 1) / (warm_up + 1)
+            return self.learning_rate * (self.warm_up_from + (1 - self.warm_up_from) * share)
+        progress = (update - warm_up) / max(1.0, self.updates - warm_up)
+        if self.schedule == "exponential":
+            return self.learning_rate * self.final_share**progress
+        fall = 0.5 * (1 + math.cos(math.pi * progress))
+        return self.learning_rate * (self.final_share + (1 - self.final_share) * fall)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -87,7 +126,9 @@ def pretrain_teacher(
     def build() -> Trained:
         return _train(config, masking, options, sessions, context, full)
 
-    return context.artifacts.get_or_build("realm-teacher", full, sessions, context.seed, context.device, build)
+    return context.artifacts.get_or_build(
+        "realm-teacher", full, sessions, context.seed, context.device, build, sources=SOURCES
+    )
 
 
 def _train(
@@ -126,8 +167,7 @@ def _train(
         window_sampler(sessions, options, context.seed, "realm-teacher", context.device),
         options,
         stream_seed(context.seed, "realm-teacher", "dropout and masks"),
-        context.checkpoint("realm-teacher", full, sessions),
+        context.checkpoint("realm-teacher", full, sessions, SOURCES),
         lambda share, best: context.on_progress(f"teacher: masked error {-best:.3f}", share),
     )
-    arrays = module_arrays(model.encoder)
-    return Trained(arrays, sum(parameter.numel() for parameter in model.encoder.parameters()), *result)
+    return Trained(module_arrays(model.encoder), parameter_count(model.encoder), *result)

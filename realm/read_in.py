@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional
 
 from realmbench.metrics import r2_axis_mean
+from realmbench.options import whole_frames
 from realmbench.session import Segment, SessionData
 
 # Strengths of the pull, in units of the mean eigenvalue of the frames' covariance times their number.
@@ -58,8 +59,14 @@ class ReadInOptions(BaseModel):
         return self
 
     def frames(self, rate: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return lags and horizons as numbers of frames."""
-        return tuple(round(lag * rate) for lag in self.lags_s), tuple(round(ahead * rate) for ahead in self.horizons_s)
+        """Return lags and horizons as numbers of frames.
+
+        Raises
+        ------
+        OptionError : one of them is no whole number.
+        """
+        lags = tuple(whole_frames("decoder.read_in.lags_s", lag, rate) for lag in self.lags_s)
+        return lags, tuple(whole_frames("decoder.read_in.horizons_s", ahead, rate) for ahead in self.horizons_s)
 
 
 class Weights(NamedTuple):
@@ -135,37 +142,31 @@ def fit_read_in(session: SessionData, options: ReadInOptions, prior: Weights | N
     read-in of the others. With seconds of calibration validation alone would be too short to choose anything.
     """
     lags, horizons = options.frames(session.rate)
-    pieces = [part for segment in session.train for part in _parts(segment, options.parts, len(session.train))]
-    sums = [_sums(piece, lags, horizons) for piece in pieces]
-    candidates = [_with_strength(session, pieces, sums, strength, options, prior) for strength in STRENGTHS]
-    return max(candidates, key=lambda fitted: fitted.score)
+    segments = _stretches(session, options)
+    stretches = [stretch for segment in segments for stretch in segment]
+    everything = _joined([stretch.sums for stretch in stretches])
+    # Every part is left out once.
+    without = [
+        _joined([stretch.sums for stretch in stretches if stretch.part != part]) for part in range(options.parts)
+    ]
+    validation = [_lagged(segment.x, lags) for segment in session.validation]
 
+    def at(strength: float) -> FittedReadIn:
+        weights = _solve(everything, strength, prior)
+        others = [_solve(sums, strength, prior) for sums in without]
+        carried = replace(
+            session,
+            train=tuple(
+                _carrying(segment, np.concatenate([_said(each.seen, others[each.part]) for each in own]))
+                for segment, own in zip(session.train, segments)
+            ),
+            validation=tuple(
+                _carrying(segment, _said(seen, weights)) for segment, seen in zip(session.validation, validation)
+            ),
+        )
+        return FittedReadIn(weights, carried, _score(carried, horizons))
 
-def _with_strength(
-    session: SessionData,
-    pieces: Sequence[_Piece],
-    sums: Sequence[_Sums],
-    strength: float,
-    options: ReadInOptions,
-    prior: Weights | None,
-) -> FittedReadIn:
-    lags, horizons = options.frames(session.rate)
-    weights = _solve(_joined(sums), strength, prior)
-    # Every stretch is left out once; neighbours in time stay together, because they resemble each other.
-    groups = min(options.parts, len(pieces))
-    numbers = [index * groups // len(pieces) for index in range(len(pieces))]
-    others = []
-    for group in range(groups):
-        rest = [each for each, number in zip(sums, numbers) if number != group]
-        others.append(_solve(_joined(rest or sums), strength, prior))
-    outputs = iter([_apply(piece, others[number], lags) for piece, number in zip(pieces, numbers)])
-    train = tuple(
-        _carrying(segment, np.concatenate([next(outputs) for _ in _parts(segment, options.parts, len(session.train))]))
-        for segment in session.train
-    )
-    validation = tuple(_carrying(segment, apply_read_in(segment.x, weights, lags)) for segment in session.validation)
-    carried = replace(session, train=train, validation=validation)
-    return FittedReadIn(weights, carried, _score(carried, horizons))
+    return max((at(strength) for strength in STRENGTHS), key=lambda fitted: fitted.score)
 
 
 def rehearsals(session: SessionData, options: ReadInOptions, prior: Weights) -> list[SessionData]:
@@ -218,7 +219,7 @@ def mean_weights(weights: Sequence[Weights]) -> Weights:
 
 def apply_read_in(x: np.ndarray, weights: Weights, lags: Sequence[int]) -> np.ndarray:
     """Map (T, C, F) frames to (T, K) outputs; before the first frame stand zeros."""
-    return (_lagged(x, lags) @ weights.weight.T + weights.offset).astype(np.float32)
+    return _said(_lagged(x, lags), weights)
 
 
 class _Sums(NamedTuple):
@@ -231,18 +232,37 @@ class _Sums(NamedTuple):
     rows: int
 
 
-class _Piece(NamedTuple):
-    """A stretch of a segment."""
+class _Stretch(NamedTuple):
+    """A stretch of a segment.
 
-    segment: Segment
-    first: int
-    stop: int
+    Attributes
+    ----------
+    part : of the session that it belongs to; neighbours in time go together, because they resemble each other.
+    seen : (T, L * C * F) lagged frames.
+    sums : their moments with the targets; these may lie beyond the stretch, by the longest horizon.
+    """
+
+    part: int
+    seen: np.ndarray
+    sums: _Sums
 
 
-def _parts(segment: Segment, parts: int, segments: int) -> list[_Piece]:
-    """Cut a segment so that a session has at least as many stretches as parts."""
-    cuts = np.linspace(0, len(segment), -(-parts // segments) + 1).round().astype(int)
-    return [_Piece(segment, first, stop) for first, stop in pairwise(cuts)]
+def _stretches(session: SessionData, options: ReadInOptions) -> list[list[_Stretch]]:
+    """Cut every training segment so that each part of the session gets a stretch at least."""
+    lags, horizons = options.frames(session.rate)
+    each = -(-options.parts // len(session.train))
+    found: list[list[_Stretch]] = []
+    for number, segment in enumerate(session.train):
+        seen, y = _lagged(segment.x, lags), segment.y
+        cuts = np.linspace(0, len(segment), each + 1).round().astype(int)
+        found.append([])
+        for index, (start, end) in enumerate(pairwise(cuts), start=number * each):
+            first = max(start, -min(0, *horizons))
+            stop = max(first, min(end, len(y) - max(0, *horizons)))
+            targets = np.concatenate([y[first + ahead : stop + ahead] for ahead in horizons], axis=1)
+            part = index * options.parts // (each * len(session.train))
+            found[-1].append(_Stretch(part, seen[start:end], _sums(seen[first:stop], targets)))
+    return found
 
 
 def _lagged(x: np.ndarray, lags: Sequence[int]) -> np.ndarray:
@@ -251,19 +271,13 @@ def _lagged(x: np.ndarray, lags: Sequence[int]) -> np.ndarray:
     return np.concatenate([padded[max(lags) - lag : max(lags) - lag + len(flat)] for lag in lags], axis=1)
 
 
-def _sums(piece: _Piece, lags: Sequence[int], horizons: Sequence[int]) -> _Sums:
-    """Accumulate over the rows whose targets lie inside the segment."""
-    y = piece.segment.y
-    first = max(piece.first, -min(0, *horizons))
-    stop = max(first, min(piece.stop, len(y) - max(0, *horizons)))
-    x = _lagged(piece.segment.x, lags)[first:stop]
-    targets = np.concatenate([y[first + ahead : stop + ahead] for ahead in horizons], axis=1)
+def _sums(x: np.ndarray, targets: np.ndarray) -> _Sums:
     return _Sums(
         (x.T @ x).astype(np.float64),
         (x.T @ targets).astype(np.float64),
         x.sum(0, dtype=np.float64),
         targets.sum(0, dtype=np.float64),
-        stop - first,
+        len(x),
     )
 
 
@@ -296,8 +310,8 @@ def _score(session: SessionData, horizons: Sequence[int]) -> float:
     return r2_axis_mean(truth, said)
 
 
-def _apply(piece: _Piece, weights: Weights, lags: Sequence[int]) -> np.ndarray:
-    return apply_read_in(piece.segment.x, weights, lags)[piece.first : piece.stop]
+def _said(seen: np.ndarray, weights: Weights) -> np.ndarray:
+    return (seen @ weights.weight.T + weights.offset).astype(np.float32)
 
 
 def _carrying(segment: Segment, outputs: np.ndarray) -> Segment:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
 
 from realmbench.session import Normaliser, Session
 
-from .encoder import EncoderConfig, RealmEncoder, RealmNetwork
+from .encoder import EncoderConfig, RealmEncoder, RealmNetwork, parameter_count
 
 # The authors' data: 96 channels, their amplitude alone, at 100 Hz.
 CHANNELS, RATE = 96, 100
@@ -42,11 +41,12 @@ def published_sizes(config: EncoderConfig, is_teacher: bool, keeps_skip: bool = 
     with torch.device("meta"):
         encoder = RealmEncoder(config)
         network = RealmNetwork(encoder, len(TARGETS))
-    counts = {"tokenizer": _count(encoder.tokenizer), "blocks and norm": _count(encoder.blocks) + _count(encoder.norm)}
+    blocks = parameter_count(encoder.blocks) + parameter_count(encoder.norm)
+    counts = {"tokenizer": parameter_count(encoder.tokenizer), "blocks and norm": blocks}
     if not is_teacher:
-        counts["head"] = _count(network.head)
+        counts["head"] = parameter_count(network.head)
         if network.skip is not None:
-            counts["skip" if keeps_skip else "unused: skip"] = _count(network.skip)
+            counts["skip" if keeps_skip else "unused: skip"] = parameter_count(network.skip)
     if config.variant == "paper":
         width = config.d_model
         counts["unused: session table"] = width * (TEACHER_SESSIONS if is_teacher else STUDENT_SESSIONS)
@@ -54,7 +54,3 @@ def published_sizes(config: EncoderConfig, is_teacher: bool, keeps_skip: bool = 
             counts["unused: projections"] = config.layers * (width**2 + width)
     used = sum(count for part, count in counts.items() if not part.startswith("unused"))
     return {**counts, "used": used, "sum": sum(counts.values())}
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

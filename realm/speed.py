@@ -13,9 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from realmbench.bench import Bench, BenchResult, BenchTable, ratio, time_in_turns
 
 from .encoder import PRESETS, EncoderConfig, RealmEncoder, RealmNetwork
+from .fused import kernels, scan
 from .mamba2 import Mamba2Mixer, Mixer
 from .sizes import CHANNELS, RATE, TARGETS
-from .ssd import ssd_quadratic
+from .ssd import ssd_chunked, ssd_quadratic
 
 # Windows x steps: the published training windows, one long record, and what shows how time grows.
 SHORT, LONG = (4, 500), (1, 2000)
@@ -37,7 +38,9 @@ class SsdBench(Bench):
             windows, steps = shape
             on_progress(f"{windows} x {steps} steps", number / (len(stages) + 1))
             frames = torch.randn(windows, steps, CHANNELS, 1, device=device)
-            passes = {"chunked": partial(_both_ways, network, frames, Mixer.scan)}
+            passes = {"chunked": partial(_both_ways, network, frames, ssd_chunked)}
+            if device.startswith("cuda") and kernels() is not None:
+                passes["Triton"] = partial(_both_ways, network, frames, scan)
             if shape in (SHORT, LONG):
                 passes["dual form"] = partial(_both_ways, network, frames, _dual_form)
                 passes["no scan"] = partial(_both_ways, network, frames, _no_scan)
@@ -76,9 +79,9 @@ def _no_scan(
     return x * (now * rates)[..., None], None
 
 
-def _both_ways(network: RealmNetwork, frames: torch.Tensor, scan: Callable[..., object]) -> None:
+def _both_ways(network: RealmNetwork, frames: torch.Tensor, chosen: Callable[..., object]) -> None:
     for mixer in (module for module in network.modules() if isinstance(module, Mixer)):
-        mixer.scan = scan  # type: ignore[assignment]
+        mixer.scan = chosen  # type: ignore[assignment]
     mask = torch.ones(len(frames), CHANNELS, dtype=torch.bool, device=frames.device)
     network.zero_grad(set_to_none=True)
     network(frames, mask).square().sum().backward()
@@ -126,6 +129,7 @@ def _tables(seconds: dict[str, dict[str, list[float]]], shares: dict[str, float]
                 round(1e3 * statistics.median(times["chunked"]), 1),
                 round(1e3 * statistics.median(times["dual form"]), 1) if dual else "",
                 round(ratio(times, "dual form", "chunked"), 2) if dual else "",
+                round(1e3 * statistics.median(times["Triton"]), 1) if "Triton" in times else "",
                 round(1e3 * statistics.median(times["no scan"]), 1) if dual else "",
                 f"{share:.0%}",
             ]
@@ -135,7 +139,15 @@ def _tables(seconds: dict[str, dict[str, list[float]]], shares: dict[str, float]
     return [
         BenchTable(
             title="The published causal network, forward and backward",
-            columns=["windows x steps", "chunked, ms", "dual form, ms", "ratio", "no scan, ms", "share of peak"],
+            columns=[
+                "windows x steps",
+                "chunked, ms",
+                "dual form, ms",
+                "ratio",
+                "Triton, ms",
+                "no scan, ms",
+                "share of peak",
+            ],
             rows=rows,
         ),
         BenchTable(

@@ -16,16 +16,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from realmbench.steady import exponential_mean
+
 # Convolution taps in time, features per channel, and taps of the gate across channels (Wu et al. 2026).
 TIME_TAPS = 3
 CHANNEL_WIDTH = 8
 GATE_TAPS = 5
-# Steps handled by one matrix product of the exponential mean.
-MEAN_CHUNK = 64
 
 
 class MeanState(NamedTuple):
-    """Memory of a mean over time: its value (B, C) and the decayed number of steps in it (a scalar tensor)."""
+    """Memory of a mean over time: its value (B, C) and the decayed number of steps in it (a scalar tensor).
+
+    In double precision: after a million steps of a mean that forgets nothing, single would have lost its digits.
+    """
 
     value: torch.Tensor
     weight: torch.Tensor
@@ -46,26 +49,10 @@ def causal_mean(x: torch.Tensor, decay: float) -> torch.Tensor:
     x : (B, T, C), any length.
     decay : factor per step, above 0; 1 weighs all steps from the first on alike.
     """
-    batch, length, channels = x.shape
+    counts = torch.arange(1, x.shape[1] + 1, dtype=torch.float64, device=x.device)[:, None]  # (T, 1)
     if decay == 1:
-        counts = torch.arange(1, length + 1, dtype=torch.float64, device=x.device)
-        return (x.double().cumsum(1) / counts[:, None]).to(x.dtype)
-    padding = -length % MEAN_CHUNK
-    blocks = functional.pad(x, (0, 0, 0, padding)).reshape(batch, -1, MEAN_CHUNK, channels)  # (B, K, Q, C)
-    # The powers are taken in double precision: 1 - decay^t would cancel in single.
-    steps = torch.arange(MEAN_CHUNK, dtype=torch.float64, device=x.device)
-    kernel = (decay ** (steps[:, None] - steps)).tril().to(x.dtype)  # (Q, Q)
-    inside = kernel @ blocks  # (B, K, Q, C)
-    carry = x.new_zeros(batch, channels)
-    carries = []
-    for block in inside.unbind(1):
-        carries.append(carry)
-        carry = carry * decay**MEAN_CHUNK + block[:, -1]
-    entering = (decay ** (steps + 1)).to(x.dtype)  # (Q,)
-    totals = inside + torch.stack(carries, dim=1)[:, :, None] * entering[:, None]
-    counts = torch.arange(1, length + 1, dtype=torch.float64, device=x.device)
-    weights = (1 - decay**counts) / (1 - decay)  # (T,)
-    return totals.flatten(1, 2)[:, :length] / weights.to(x.dtype)[:, None]
+        return (x.double().cumsum(1) / counts).to(x.dtype)
+    return exponential_mean(x, decay, torch.zeros_like(x[:, 0])) / (1 - decay**counts).to(x.dtype)
 
 
 class NeuralTokenizer(nn.Module):
@@ -107,7 +94,7 @@ class NeuralTokenizer(nn.Module):
         """Return the memory of a stream that has seen nothing."""
         weight = self.project.weight
         channels = self.project.in_features // CHANNEL_WIDTH
-        mean = MeanState(weight.new_zeros(batch, channels), weight.new_zeros(()))
+        mean = MeanState(weight.new_zeros(batch, channels).double(), weight.new_zeros(()).double())
         return TokenizerState(weight.new_zeros(batch, TIME_TAPS - 1, channels, self.channel.in_channels), mean)
 
     def step(
@@ -120,7 +107,7 @@ class NeuralTokenizer(nn.Module):
         energy = self._energy(features, mask)[:, 0]  # (B, C)
         weight = self.decay * state.mean.weight + 1
         mean = state.mean.value + (energy - state.mean.value) / weight  # a sum would outgrow its digits
-        token = self._tokens(features, mean[:, None], mask)[:, 0]
+        token = self._tokens(features, mean[:, None].to(features.dtype), mask)[:, 0]
         return token, TokenizerState(frames[:, 1:], MeanState(mean, weight))
 
     def _energy(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -44,6 +44,13 @@ DataRoot = Annotated[
 ]
 ResultsDir = Annotated[Path, typer.Option(help="Folder of run records.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output, for scripts.")]
+Protocol = Annotated[str, typer.Option(help="How recordings are cut and scored.")]
+FrontEnd = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="bands50 or lfp100; by default the protocol's first that the decoder accepts."),
+]
+PresetName = Annotated[str, typer.Option("--preset", help="Size of the model: tiny (seconds), small, paper.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 Settings = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", metavar="PREFIX.NAME=VALUE", help="Change an option: decoder., train. or data."),

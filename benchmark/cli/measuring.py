@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .application import AsJson, app
+from .application import AsJson, Device, app
 
 BENCH_EXAMPLES = """
 Measure speed: ratios inside one process, medians.
@@ -28,7 +28,7 @@ def bench(
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Threads of torch; by default as many as it takes by itself."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     import torch

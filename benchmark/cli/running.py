@@ -10,7 +10,19 @@ import typer
 
 from realmbench.errors import OptionError, RealmbenchError, unknown_name
 
-from .application import AsJson, DataRoot, ResultsDir, Settings, app, data_app, registry_of
+from .application import (
+    AsJson,
+    DataRoot,
+    Device,
+    FrontEnd,
+    PresetName,
+    Protocol,
+    ResultsDir,
+    Settings,
+    app,
+    data_app,
+    registry_of,
+)
 
 if TYPE_CHECKING:
     from realmbench.records import RunRecord
@@ -37,18 +49,15 @@ data order, dropout and masking together.
 def run(
     model: Annotated[list[str], typer.Option(help="Decoder: a name of `list models`, or FILE.py:CLASS. Repeatable.")],
     dataset: Annotated[str, typer.Option(help="Dataset, with a variant after a colon: synthetic-reach:hard.")],
-    protocol: Annotated[str, typer.Option(help="How recordings are cut and scored.")] = "blocked-v1",
-    front_end: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="bands50 or lfp100; by default the protocol's first that the decoder accepts."),
-    ] = None,
-    preset: Annotated[str, typer.Option(help="Size of the model: tiny (seconds) or small.")] = "small",
+    protocol: Protocol = "blocked-v1",
+    front_end: FrontEnd = None,
+    preset: PresetName = "small",
     sessions: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Held-out sessions, separated by commas; all by default."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Device = "cpu",
     settings: Settings = None,
     suite: Annotated[
         Optional[str],  # noqa: UP045

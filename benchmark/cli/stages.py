@@ -9,21 +9,14 @@ import typer
 
 from realmbench.errors import OptionError
 
-from .application import AsJson, DataRoot, ResultsDir, Settings, app
+from .application import AsJson, DataRoot, Device, FrontEnd, PresetName, Protocol, ResultsDir, Settings, app
 
 if TYPE_CHECKING:
     from realmbench.dataset import Dataset
     from realmbench.plan import Plan
 
 Fold = Annotated[Optional[str], typer.Option(help="Fold to pretrain on; needed where the dataset has several.")]  # noqa: UP045
-Protocol = Annotated[str, typer.Option(help="How recordings are cut and scored.")]
-FrontEnd = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="bands50 or lfp100; by default the protocol's first that the decoder accepts."),
-]
-PresetName = Annotated[str, typer.Option(help="Size of the model: tiny, small, paper.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights, data order, dropout and masking.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 Output = Annotated[Path, typer.Option(help="Folder to write the checkpoint into.")]
 
 PRETRAIN_EXAMPLES = """

@@ -10,7 +10,7 @@ import typer
 
 from realmbench.errors import RealmbenchError
 
-from .application import AsJson, DataRoot, ResultsDir, Settings, app
+from .application import AsJson, DataRoot, Device, PresetName, ResultsDir, Settings, app
 
 TUNE_EXAMPLES = """
 Search the options that a decoder declares, on validation segments of sessions that no fold holds out.
@@ -37,14 +37,14 @@ def tune(
         typer.Option(help="Sessions to try a single-session decoder on; 4 by default."),
     ] = None,
     dataset: Annotated[str, typer.Option(help="Dataset, with a variant after a colon.")] = "synthetic-reach",
-    preset: Annotated[str, typer.Option(help="Size of the model: tiny (seconds) or small.")] = "tiny",
+    preset: PresetName = "tiny",
     front_end: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="bands50 or lfp100; by default the first that the decoder accepts."),
     ] = None,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Of the search and of every training.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Device = "cpu",
     fresh: Annotated[bool, typer.Option(help="Forget earlier trials.")] = False,
     data_root: DataRoot = None,
     results_dir: ResultsDir = Path("results"),

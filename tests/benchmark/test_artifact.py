@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realmbench.artifact import ArtifactStore, Trained, load_arrays, save_arrays
+from realmbench.artifact import Artifact, ArtifactStore, Trained, load_arrays, save_arrays
 from realmbench.errors import RealmbenchError
 from realmbench.files import write_whole
 
@@ -47,6 +47,28 @@ def test_configuration_seed_and_code_are_part_of_the_address(
         build(ArtifactStore(tmp_path, "other code", {}), session_maker, calls, a=1).hash,
     }
     assert len(hashes) == len(calls) == 4
+
+
+def test_stage_that_names_its_sources_is_shared_by_decoders_of_other_code(
+    store: ArtifactStore, session_maker: Any
+) -> None:
+    other = ArtifactStore(store.folder, "other code", {})
+
+    def hashes(*sources: str) -> set[str]:
+        return {each.key("kind", {}, [session_maker().key], 0, sources) for each in (store, other)}
+
+    assert len(hashes()) == 2
+    assert len(hashes("realmbench.artifact")) == 1
+    assert hashes("realmbench.artifact") != hashes("realmbench.steady")
+
+
+def test_given_weights_must_be_those_of_the_record(store: ArtifactStore, session_maker: Any, tmp_path: Path) -> None:
+    built = build(store, session_maker, [])
+    elsewhere = ArtifactStore(tmp_path / "elsewhere", "code", {})
+    with pytest.raises(RealmbenchError, match="other weights"):
+        elsewhere.give(Artifact({"w": built.arrays["w"] + 1e-6}, built.record))
+    elsewhere.give(built)
+    np.testing.assert_array_equal(build(elsewhere, session_maker, []).arrays["w"], built.arrays["w"])
 
 
 def test_failed_build_leaves_nothing(store: ArtifactStore, session_maker: Any) -> None:

@@ -224,14 +224,14 @@ def test_teacher_that_nothing_learns_from_is_refused(toy: Dataset, tmp_path: Pat
         checkpoint.pretrain(plan, plan.folds[0], 0, tmp_path / "x", bank, Events(), tmp_path / "teacher")
 
 
-def test_what_the_store_holds_is_not_replaced_by_what_is_given(toy: Dataset, tmp_path: Path) -> None:
-    """A damaged copy of a checkpoint must not spoil the cache."""
+def test_damaged_checkpoint_is_refused_and_does_not_spoil_the_cache(toy: Dataset, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     student = student_of(toy, tmp_path / "student")
     weights = tmp_path / "student" / "model.safetensors"
     save_file({name: np.zeros_like(x) for name, x in load_file(weights).items()}, weights, metadata={"format": "pt"})
-    finetuned(toy, tmp_path, given=tmp_path / "student")
+    with pytest.raises(RealmbenchError, match="holds other weights than it was made with"):
+        finetuned(toy, tmp_path, given=tmp_path / "student")
     again = student_of(toy, tmp_path / "again")
     for name, value in again.arrays.items():
         np.testing.assert_array_equal(value, student.arrays[name])

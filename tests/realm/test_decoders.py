@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from realmbench.artifact import ArtifactStore
+from realmbench.artifact import load_arrays
 from realmbench.decoder import DECODERS, Context
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError
 from realmbench.realm.decoders import (
@@ -22,22 +22,15 @@ from realmbench.realm.decoders import (
 )
 from realmbench.realm.distillation import DistillationOptions, Student, distillation_loss
 from realmbench.realm.encoder import RealmEncoder
+from realmbench.realm.pretraining import MaskedAutoencoder
+from realmbench.seeds import stream_seed
+from realmbench.training.network_decoder import drawn, load_arrays_into
 
 STAGE = {"updates": 6, "evaluate_every": 3, "window_s": 1.0}
 
 
 def train(*stages: str, **changes: Any) -> dict[str, Any]:
     return {f"{stage}.{key}": value for stage in stages for key, value in {**STAGE, **changes}.items()}
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Context:
-    return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
-
-
-@pytest.fixture
-def sessions(session_maker: Any) -> list[Any]:
-    return [session_maker(name=f"p{index}", seed=index + 1) for index in range(2)]
 
 
 def kinds(context: Context) -> list[str]:
@@ -211,6 +204,19 @@ def test_options_of_fine_tuning_do_not_apply_to_the_read_out() -> None:
         RealmTeacher("tiny", {"adaptation": "ridge", "freeze_tokenizer": True})
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "stages", "named"),
+    [
+        (RealmTeacher, {"energy_s": 1.0}, {}, "decoder.energy_s: a network that looks both ways"),
+        (RealmStudent, {"distillation.alignment": 0, "distillation.kind": "cka"}, {}, "distillation.kind: .*=0 aligns"),
+        (RealmStudent, {"teacher": "random"}, {"teacher.updates": 5}, "train.teacher.updates: .*random is not trained"),
+    ],
+)
+def test_options_that_change_nothing_are_refused(model: Any, options: Any, stages: Any, named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        model("tiny", options, stages)
+
+
 def test_fresh_head_and_no_skip_in_the_second_version(
     context: Context, sessions: list[Any], session_maker: Any
 ) -> None:
@@ -256,18 +262,26 @@ def test_selection_on_held_out_sessions_is_refused_unless_a_leaky_protocol_hands
     assert leaky.record.parents == honest.record.parents
 
 
-def test_kinds_of_teacher(context: Context, sessions: list[Any]) -> None:
+def test_kinds_of_teacher(context: Context, sessions: list[Any], tmp_path: Path) -> None:
     """A causal one hears nothing of the future, a random one has the weights it was drawn with."""
-    options = train("teacher", "student", "finetune")
-    session = sessions[0]
-    teachers = {}
+    session, teachers = sessions[0], {}
     for kind in ("bidirectional", "causal", "random"):
+        options = train("student", "finetune") if kind == "random" else train("teacher", "student", "finetune")
         decoder = RealmStudent("tiny", {"teacher": kind}, options)
-        student = decoder.pretrain(sessions, context)
-        [teachers[kind]] = student.record.parents
-        assert decoder.teacher_config(session).causal == (kind == "causal")
-    assert len(set(teachers.values())) == 3
-    assert context.artifacts.record_of(teachers["random"]).history[-1]["update"] == 0
+        [hashed] = decoder.pretrain(sessions, context).record.parents
+        teachers[kind] = RealmEncoder(decoder.teacher_config(session)).eval()
+        load_arrays_into(teachers[kind], load_arrays(tmp_path / f"realm-teacher-{hashed}.safetensors")[0])
+    x, mask = torch.randn(1, 60, session.channels, session.features), torch.from_numpy(session.mask)[None]
+    changed = torch.cat([x[:, :40], torch.randn_like(x[:, 40:])], dim=1)
+    with torch.no_grad():
+        moved = {kind: (net(x, mask) - net(changed, mask))[:, :40].abs().max() for kind, net in teachers.items()}
+    assert moved["causal"] < 1e-5
+    assert moved["bidirectional"] > 1e-3
+    config = decoder.teacher_config(session)
+    seed = stream_seed(0, "realm-teacher", "initial weights")
+    fresh = drawn(lambda: MaskedAutoencoder(config, decoder.options.masking), seed).encoder
+    for name, value in fresh.state_dict().items():
+        torch.testing.assert_close(teachers["random"].state_dict()[name], value, rtol=0, atol=0)
 
 
 def test_sizes_share_the_teacher(context: Context, sessions: list[Any]) -> None:

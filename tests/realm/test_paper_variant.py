@@ -139,7 +139,7 @@ def test_published_learning_rate_of_the_teacher() -> None:
 
 
 def test_default_schedule_is_the_one_of_every_other_decoder() -> None:
-    from realmbench.realm.options import ScheduledOptions
+    from realmbench.realm.pretraining import ScheduledOptions
     from realmbench.training.loop import TrainOptions
 
     for update in (0, 10, 49, 50, 51, 500, 999):

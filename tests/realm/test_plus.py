@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from realmbench.realm.decoders import RealmStudent
 from realmbench.realm.plus import HandDownOptions, PlusNetwork, hand_down_loss, make_network, validation_r2
 from realmbench.realm.plus_decoder import RealmStudentPlus
 from realmbench.realm.read_in import ReadInOptions, Weights, fit_read_in, mean_weights, with_read_in
-from realmbench.realm.steady import steadied
 from realmbench.seeds import stream
+from realmbench.steady import steadied
 from realmbench.training.windows import WindowSampler
 
 STAGE = {"updates": 6, "evaluate_every": 3, "window_s": 1.0}
@@ -32,18 +31,10 @@ def train(*stages: str, **changes: Any) -> dict[str, Any]:
 ALL = train("teacher", "task", "student", "finetune")
 
 
-@pytest.fixture
-def context(tmp_path: Path) -> Context:
-    return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
-
-
-@pytest.fixture
-def sessions(session_maker: Any) -> list[Any]:
-    return [session_maker(name=f"p{index}", seed=index + 1) for index in range(2)]
-
-
 def test_masked_teacher_is_the_one_of_the_student(context: Context, sessions: list[Any]) -> None:
-    student = RealmStudent("tiny", {}, train("teacher", "student", "finetune")).pretrain(sessions, context)
+    """Though the code of the decoders differs, as the harness tells the store."""
+    other = replace(context, artifacts=ArtifactStore(context.artifacts.folder, "code of another decoder", {}))
+    student = RealmStudent("tiny", {}, train("teacher", "student", "finetune")).pretrain(sessions, other)
     plus = RealmStudentPlus("tiny", {}, ALL).pretrain(sessions, context)
     [task_teacher] = plus.record.parents
     assert context.artifacts.record_of(task_teacher).parents == student.record.parents
@@ -139,6 +130,11 @@ def test_read_in_counts_among_the_deployed_parameters(
     decoder.adapt(session_maker(name="held-out", seed=9), context, artifact)
     numbers = sum(array.size for array in decoder.arrays().values())
     assert decoder.parameters().deployed == decoder.parameters().trained == numbers == artifact.record.parameters
+
+
+def test_lags_and_horizons_are_whole_frames(session_maker: Any) -> None:
+    with pytest.raises(OptionError, match=r"decoder.read_in.lags_s=0.03 is no whole number of frames at 50 Hz"):
+        fit_read_in(session_maker(), ReadInOptions(lags_s=(0.0, 0.03)))
 
 
 @pytest.mark.parametrize("lags", [[0.24, 0.0], [-0.1, 0.0], []])

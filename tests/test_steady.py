@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from realmbench.realm.steady import LEAST_VARIANCE, SteadyNormaliser, exponential_mean, steadied
+from realmbench.artifact import ArtifactStore
+from realmbench.baselines.recurrent import Gru
+from realmbench.baselines.steady import SteadyGru
+from realmbench.decoder import Context
+from realmbench.realm.decoders import RealmPooled
+from realmbench.realm.steady_control import RealmPooledSteady
+from realmbench.steady import LEAST_VARIANCE, SteadyNormaliser, exponential_mean, steadied, steadied_frames
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 300])
@@ -75,3 +82,31 @@ def test_segments_are_what_the_network_would_see(session_maker: Any) -> None:
         expected = SteadyNormaliser(5.0, session.rate)(torch.from_numpy(before.x)[None])[0]
         np.testing.assert_array_equal(after.x, expected.numpy())
         np.testing.assert_array_equal(after.y, before.y)
+
+
+FEW = {"updates": 6, "evaluate_every": 3, "window_s": 1.0}
+
+
+def test_decoder_behind_the_normaliser_is_the_decoder_of_steadied_frames(tmp_path: Path, session_maker: Any) -> None:
+    context = Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
+    session = session_maker()
+    behind, plain = SteadyGru("tiny", {}, FEW), Gru("tiny", {}, FEW)
+    behind.adapt(session, context)
+    plain.restore(behind.arrays(), session)
+    x = session.validation[0].x
+    expected = plain.predict(steadied_frames(x, 30.0, session.rate), session)
+    np.testing.assert_array_equal(behind.predict(x, session), expected)
+    stream = behind.stream(session)
+    np.testing.assert_allclose([stream.step(frame) for frame in x], expected, atol=1e-5)
+    assert np.abs(plain.predict(x, session) - expected).max() > 1e-3  # the normaliser does something
+
+
+def test_artifacts_of_steadied_frames_are_others(tmp_path: Path, session_maker: Any) -> None:
+    """Same options, sessions and seed; the frames differ, and so must the address."""
+    context = Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
+    stages = {f"{stage}.{name}": value for stage in ("student", "finetune") for name, value in FEW.items()}
+    sessions = [session_maker(name=name) for name in ("p0", "p1")]
+    steady = RealmPooledSteady("tiny", {}, stages).pretrain(sessions, context)
+    plain = RealmPooled("tiny", {}, stages).pretrain(sessions, context)
+    assert steady.record.config == plain.record.config
+    assert steady.hash != plain.hash
