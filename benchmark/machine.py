@@ -10,7 +10,17 @@ from pathlib import Path
 
 from .errors import OptionError
 
-PACKAGES = ("realmbench", "torch", "numpy", "scipy", "scikit-learn", "pydantic", "safetensors", "transformers")
+PACKAGES = (
+    "realmbench",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pydantic",
+    "safetensors",
+    "transformers",
+    "mamba-ssm",
+)
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .fused import scan
 from .kernels import causal_convolution
-from .ssd import rotary_angles, ssd_step
+from .ssd import rotary_angles, ssd_chunked, ssd_step
 
 # Steps per chunk of the scan. On CPUs 50 is up to a fifth faster than 64, and at 50 Hz windows of whole seconds need no
 # padding.
@@ -78,7 +78,8 @@ class Mixer(nn.Module):
     ----------
     convolved : numbers per step that pass the convolution.
     rotary : the state turns by rotary angles.
-    scan : computes the recurrence of a whole sequence, with the arguments of `ssd_chunked`.
+    scan : computes the recurrence of a whole sequence in training, with the arguments of `ssd_chunked`. Predictions
+        keep to `ssd_chunked`: a GPU's kernels round their products more coarsely than a stream may differ.
     """
 
     rotary = False
@@ -125,7 +126,8 @@ class Mixer(nn.Module):
         """Run the scan, in single precision even where the rest is in bfloat16: (B, T, H, P)."""
         with torch.autocast(scaled.device.type, enabled=False):
             scaled, rates, B, C = (_single(part) for part in (scaled, rates, B, C))
-            return self.scan(scaled, rates, B, C, CHUNK, self.angles())[0]
+            chosen = self.scan if self.training else ssd_chunked
+            return chosen(scaled, rates, B, C, CHUNK, self.angles())[0]
 
     def initial_state(self, batch: int) -> MixerState:
         """Return the memory of a stream that has seen nothing."""
