@@ -10,6 +10,10 @@ DECODERS = {
         "realmbench.realm.plus_decoder:RealmStudentPlus",
         "beyond the paper: a teacher that has learnt the task, and a read-in fitted to every session",
     ),
+    "realm-teacher-plus": Lazy(
+        "realmbench.realm.plus_decoder:RealmTeacherPlus",
+        "its bidirectional teacher, adapted like it: not causal, an upper reference",
+    ),
     "realm-student-s": Lazy("realmbench.realm.decoders:RealmStudentSmall", "the student at less than half the size"),
     "realm-student-l": Lazy("realmbench.realm.decoders:RealmStudentLarge", "the student at twice the size"),
     "realm-student-ahead": Lazy(

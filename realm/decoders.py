@@ -96,6 +96,7 @@ class RealmBase(NetworkDecoder):
             "d_state": options.d_state,
             "dropout": options.dropout,
             "energy_s": options.energy_s if causal else None,
+            "memory_s": options.memory_s,
             "precision": options.precision,
         }
         return EncoderConfig(**{**described, **changes})

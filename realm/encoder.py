@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +41,7 @@ class EncoderConfig(BaseModel):
     drop_path : probability with which the last block is left out of a window in training; it grows linearly from none
         at the first (Huang et al. 2016, arXiv 1603.09382).
     energy_s : time constant of the causal channel gate; None averages from the first frame on.
+    memory_s : longest time constant of the states of Mamba-2 blocks; None leaves them unbounded.
     backbone : ``mamba``, or attention or recurrent layers with as many parameters in its place; causal encoders only.
     attention_s : how far back attention looks; None with every other backbone.
     look_ahead : frames by which the outputs of a causal encoder lag behind its input.
@@ -61,10 +63,16 @@ class EncoderConfig(BaseModel):
     dropout: float
     drop_path: float = 0.0
     energy_s: float | None = 2.0
+    memory_s: float | None = 1.0
     backbone: Backbone = "mamba"
     attention_s: float | None = None
     look_ahead: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def memory(self) -> float:
+        """Longest time constant in steps."""
+        return math.inf if self.memory_s is None else self.memory_s * self.rate
 
 
 class EncoderOutput(NamedTuple):
@@ -98,8 +106,11 @@ class Block(nn.Module):
         super().__init__()
         kind = mixer_kind(config.variant)
         size = (config.d_model, config.d_state, config.expand, config.headdim)
+        memory = config.memory
         self.norm = nn.LayerNorm(config.d_model)
-        self.mixer: Mixer | BidirectionalMixer = kind(*size) if config.causal else BidirectionalMixer(kind, *size)
+        self.mixer: Mixer | BidirectionalMixer = (
+            kind(*size, memory=memory) if config.causal else BidirectionalMixer(kind, *size, memory)
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = drop_path
 

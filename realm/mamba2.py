@@ -74,6 +74,17 @@ class GatedRMSNorm(nn.Module):
 class Mixer(nn.Module):
     """What both blocks share: a causal convolution, the scan, and the same two for a stream.
 
+    Parameters
+    ----------
+    d_model : width of input and output.
+    d_state : size N of the state.
+    expand : inner width is ``expand * d_model``.
+    headdim : width P of a head; must divide the inner width.
+    ngroups : groups of heads that share B and C.
+    d_conv : taps of the convolution.
+    memory : longest time constant of the state in steps. Unbounded, as published, a state may outlive the windows of
+        training, and a stream gets where no training has been.
+
     Attributes
     ----------
     convolved : numbers per step that pass the convolution.
@@ -85,9 +96,12 @@ class Mixer(nn.Module):
     rotary = False
     scan = staticmethod(scan)
     conv1d: nn.Conv1d
+    A_log: nn.Parameter
     D: nn.Parameter
 
-    def __init__(self, d_model: int, d_state: int, expand: int, headdim: int, ngroups: int, d_conv: int) -> None:
+    def __init__(
+        self, d_model: int, d_state: int, expand: int, headdim: int, ngroups: int, d_conv: int, memory: float
+    ) -> None:
         super().__init__()
         inner = expand * d_model
         if inner % headdim or (inner // headdim) % ngroups:
@@ -96,6 +110,7 @@ class Mixer(nn.Module):
             )
         self.inner, self.heads, self.headdim = inner, inner // headdim, headdim
         self.groups, self.d_state, self.taps = ngroups, d_state, d_conv
+        self.memory = memory
 
     @property
     @abstractmethod
@@ -143,6 +158,15 @@ class Mixer(nn.Module):
         y, after = ssd_step(scan.scaled, scan.rates, scan.B, scan.C, state.scan, self.angles())  # (B, H, P)
         return self.leave(y, scan), MixerState(window, after)
 
+    def _rates(self, dt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return step sizes (..., H) and logarithms of the decays.
+
+        The memory's bound is a least step: ``dt A >= 1 / memory``.
+        """
+        decay = self.A_log.exp()
+        dt = functional.softplus(_single(dt)) + (1 / self.memory) / decay
+        return dt, -dt * decay
+
     def _make_convolution(self, d_conv: int) -> nn.Conv1d:
         width = self.convolved
         return nn.Conv1d(width, width, d_conv, groups=width, padding=d_conv - 1)
@@ -165,20 +189,20 @@ class Mixer(nn.Module):
 class Mamba2Mixer(Mixer):
     """The standard Mamba-2 block: projection, short causal convolution, SSD scan, gated norm, projection.
 
-    Parameters
-    ----------
-    d_model : width of input and output.
-    d_state : size N of the state.
-    expand : inner width is ``expand * d_model``.
-    headdim : width P of a head; must divide the inner width.
-    ngroups : groups of heads that share B and C.
-    d_conv : taps of the convolution.
+    Parameters are those of `Mixer`.
     """
 
     def __init__(
-        self, d_model: int, d_state: int, expand: int = 2, headdim: int = 64, ngroups: int = 1, d_conv: int = 4
+        self,
+        d_model: int,
+        d_state: int,
+        expand: int = 2,
+        headdim: int = 64,
+        ngroups: int = 1,
+        d_conv: int = 4,
+        memory: float = math.inf,
     ) -> None:
-        super().__init__(d_model, d_state, expand, headdim, ngroups, d_conv)
+        super().__init__(d_model, d_state, expand, headdim, ngroups, d_conv, memory)
         inner = self.inner
         self.in_proj = nn.Linear(d_model, inner + self.convolved + self.heads, bias=False)
         self.conv1d = self._make_convolution(d_conv)
@@ -217,8 +241,8 @@ class Mamba2Mixer(Mixer):
     def _scan(self, gate: torch.Tensor, x: torch.Tensor, B: torch.Tensor, C: torch.Tensor, dt: torch.Tensor) -> Scan:
         x = x.unflatten(-1, (self.heads, self.headdim))
         B, C = (part.unflatten(-1, (self.groups, self.d_state)) for part in (B, C))
-        dt = functional.softplus(_single(dt) + self.dt_bias)  # (..., H)
-        return Scan(gate, x, x * dt[..., None], -dt * self.A_log.exp(), B, C)
+        dt, rates = self._rates(dt + self.dt_bias)  # (..., H) each
+        return Scan(gate, x, x * dt[..., None], rates, B, C)
 
 
 class RealmMixer(Mixer):
@@ -227,15 +251,21 @@ class RealmMixer(Mixer):
     B, C and the step sizes are projected from the convolved input, the input enters the state unscaled, B and C have
     rotary positions, and the gate is not followed by a norm.
 
-    Parameters
-    ----------
-    d_model, d_state, expand, headdim, d_conv : as of `Mamba2Mixer`.
+    Parameters are those of `Mixer`.
     """
 
     rotary = True
 
-    def __init__(self, d_model: int, d_state: int, expand: int = 2, headdim: int = 64, d_conv: int = 4) -> None:
-        super().__init__(d_model, d_state, expand, headdim, ngroups=1, d_conv=d_conv)
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int,
+        expand: int = 2,
+        headdim: int = 64,
+        d_conv: int = 4,
+        memory: float = math.inf,
+    ) -> None:
+        super().__init__(d_model, d_state, expand, headdim, 1, d_conv, memory)
         if d_state % 2:
             raise ValueError(f"rotary positions turn pairs; d_state must be even, not {d_state}")
         inner = self.inner
@@ -269,9 +299,9 @@ class RealmMixer(Mixer):
         bias = functional.pad(self.dt_proj.bias, (2 * self.d_state, 0))
         joint = functional.linear(x, torch.cat([self.state_proj.weight, self.dt_proj.weight]), bias)
         B, C, dt = joint.split([self.d_state, self.d_state, self.heads], dim=-1)
-        B, C, dt = B.unsqueeze(-2), C.unsqueeze(-2), functional.softplus(_single(dt))  # (..., G, N) twice, (..., H)
+        B, C, (_, rates) = B.unsqueeze(-2), C.unsqueeze(-2), self._rates(dt)  # (..., G, N) twice, (..., H)
         x = x.unflatten(-1, (self.heads, self.headdim))
-        return Scan(gate, x, x, -dt * self.A_log.exp(), B, C)
+        return Scan(gate, x, x, rates, B, C)
 
 
 class BidirectionalMixer(nn.Module):
@@ -281,11 +311,17 @@ class BidirectionalMixer(nn.Module):
     """
 
     def __init__(
-        self, kind: type[Mamba2Mixer] | type[RealmMixer], d_model: int, d_state: int, expand: int, headdim: int
+        self,
+        kind: type[Mamba2Mixer] | type[RealmMixer],
+        d_model: int,
+        d_state: int,
+        expand: int,
+        headdim: int,
+        memory: float = math.inf,
     ):
         super().__init__()
-        self.forward_mixer = kind(d_model, d_state, expand, headdim)
-        self.backward_mixer = kind(d_model, d_state, expand, headdim)
+        self.forward_mixer = kind(d_model, d_state, expand, headdim, memory=memory)
+        self.backward_mixer = kind(d_model, d_state, expand, headdim, memory=memory)
         self.join = nn.Linear(2 * d_model, d_model)
         self.norm = nn.LayerNorm(d_model)
 

@@ -25,6 +25,8 @@ class NetworkOptions(BaseModel):
     d_model, layers, expand, headdim, d_state : width, depth, inner width, head width and state of the blocks.
     dropout : on the output of every block.
     energy_s : time constant of the causal channel gate in seconds; null averages from the start on, as published.
+    memory_s : longest time constant of the states of Mamba-2 blocks in seconds, shorter than the training windows; null
+        leaves them unbounded, as published.
     precision : ``bfloat16`` trains the blocks' projections in half precision; predictions stay in single.
     """
 
@@ -38,6 +40,7 @@ class NetworkOptions(BaseModel):
     d_state: int = Field(32, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     energy_s: float | None = Field(2.0, gt=0)
+    memory_s: float | None = Field(1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
@@ -175,7 +178,8 @@ PAPER_TEACHER = {
 }
 PAPER_TEACHER_V1 = {**PAPER_STAGE, "learning_rate": 6.25e-4}
 # What the published network and recipe set; the second version of the code is the authors' current one.
-PAPER_NETWORK = {"variant": "paper", "energy_s": None, "freeze_tokenizer": True}
+PAPER_BLOCKS = {"variant": "paper", "energy_s": None, "memory_s": None}
+PAPER_NETWORK = {**PAPER_BLOCKS, "freeze_tokenizer": True}
 PAPER_V2 = {"distillation": {"task": 0.0, "alignment": 1.0, "reconstruction": 1.0}, "fresh_head": True}
 PAPER_V1 = {"distillation": {"task": 1.0, "alignment": 1.0, "reconstruction": 0.1, "aligned_layers": 2}}
 
@@ -207,7 +211,7 @@ def stage_presets(*stages: str, found: dict[str, Any] | None = None) -> dict[str
         train: dict[str, Any] = {key: finetune if key == "finetune" else stage for key in stages}
         decoder: dict[str, Any] = dict(PRESETS[name])
         if name == "paper":
-            decoder |= PAPER_NETWORK if stages else {"variant": "paper", "energy_s": None}
+            decoder |= PAPER_NETWORK if stages else PAPER_BLOCKS
             if "teacher" in stages:
                 decoder["drop_path"] = 0.1
                 train["teacher"] = PAPER_TEACHER

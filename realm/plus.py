@@ -8,7 +8,7 @@ al. 2015, arXiv 1503.02531, for targets that a teacher softens).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from realmbench.training.windows import Batch, ValidationR2
 from .alignment import cosine
 from .encoder import EncoderConfig, EncoderOutput, EncoderState, RealmEncoder
 from .pretraining import SOURCES as PRETRAINING_SOURCES
-from .read_in import ReadIn, ReadInOptions, Weights, fit_read_in, mean_weights, rehearsals
+from .read_in import ReadIn, ReadInOptions, rehearsals
 
 # The modules that decide what these stages leave.
 SOURCES = (
@@ -137,39 +137,27 @@ class PlusNetwork(nn.Module):
         return self.read_out(hidden, said), PlusState(steady, encoder, read_in)
 
 
-class Aligned:
-    """Pretraining sessions with the outputs of read-ins, and the mean of their own read-ins; fitted when asked for.
-
-    Every session is there as each of its `rehearsals`.
-    """
+class Rehearsed:
+    """Pretraining sessions as all of their `rehearsals`, with the outputs of read-ins; fitted when first asked for."""
 
     def __init__(
         self, sessions: Sequence[SessionData], options: ReadInOptions, steady_s: float | None, context: Context
     ) -> None:
         self._sessions, self._options, self._steady_s, self._context = sessions, options, steady_s, context
-        self._fitted: tuple[list[SessionData], Weights] | None = None
+        self._fitted: list[SessionData] = []
 
-    def __call__(self) -> tuple[list[SessionData], Weights]:
-        if self._fitted is None:
-            sessions = [steadied(session, self._steady_s) for session in self._sessions]
-            own = [fit_read_in(session, self._options).weights for session in self._told("read-in", sessions)]
-            rehearsed: list[SessionData] = []
-            for number, session in enumerate(self._told("rehearsals", sessions)):
-                others = own[:number] + own[number + 1 :]
-                rehearsed += rehearsals(session, self._options, mean_weights(others or own))
-            self._fitted = rehearsed, mean_weights(own)
+    def __call__(self) -> list[SessionData]:
+        if not self._fitted:
+            for number, session in enumerate(self._sessions):
+                self._context.on_progress(f"read-in of {session.name}", number / len(self._sessions))
+                self._fitted += rehearsals(steadied(session, self._steady_s), self._options)
         return self._fitted
-
-    def _told(self, what: str, sessions: Sequence[SessionData]) -> Iterator[SessionData]:
-        for number, session in enumerate(sessions):
-            self._context.on_progress(f"{what} of {session.name}", number / len(sessions))
-            yield session
 
 
 def train_task_teacher(
     config: PlusConfig,
     options: TrainOptions,
-    aligned: Aligned,
+    rehearsed: Rehearsed,
     sessions: Sequence[SessionData],
     context: Context,
     masked: Artifact,
@@ -181,10 +169,8 @@ def train_task_teacher(
     def build() -> Trained:
         network = _new(config, context, kind)
         load_arrays_into(network.encoder, masked.arrays)
-        carried, mean = aligned()
-        network.read_in.set(mean)
         checked = context.checkpoint(kind, {**full, "masked": masked.hash}, sessions, SOURCES)
-        result = learn(network, carried, options, context, kind, checked)
+        result = learn(network, rehearsed(), options, context, kind, checked)
         return Trained(module_arrays(network), _count(network), *result)
 
     return context.artifacts.get_or_build(
@@ -197,7 +183,7 @@ def hand_down(
     teacher_config: PlusConfig,
     weights: HandDownOptions,
     options: TrainOptions,
-    aligned: Aligned,
+    rehearsed: Rehearsed,
     sessions: Sequence[SessionData],
     context: Context,
     teacher: Artifact,
@@ -211,17 +197,14 @@ def hand_down(
     kind = "realm-student-plus"
 
     def build() -> Trained:
-        carried, mean = aligned()
         above = _new(teacher_config, context, "realm-task-teacher")
         load_arrays_into(above, teacher.arrays)
         above.eval().requires_grad_(False)
         network = _new(config, context, kind)
         network.encoder.tokenizer.load_state_dict(above.encoder.tokenizer.state_dict())
-        network.read_in.set(mean)
-
         checked = context.checkpoint(kind, {**full, "teacher": teacher.hash}, sessions, SOURCES)
         loss = partial(hand_down_loss, network, above, weights)
-        result = learn(network, carried, options, context, kind, checked, loss)
+        result = learn(network, rehearsed(), options, context, kind, checked, loss)
         return Trained(module_arrays(network), _count(network), *result)
 
     return context.artifacts.get_or_build(

@@ -1,9 +1,8 @@
-"""`realm-student-plus`: REALM with a teacher that knows the task and a read-in for every session."""
+"""`realm-student-plus`: a teacher that knows the task, a read-in for every session; and `realm-teacher-plus`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
@@ -18,13 +17,14 @@ from realmbench.training.loop import TrainOptions
 from realmbench.training.masking import MaskingOptions
 from realmbench.training.network_decoder import load_arrays_into
 
-from .decoders import RealmBase, RealmStudent
-from .options import NetworkOptions, StudentTrainOptions, stage_presets
+from .decoders import RealmBase, RealmStudent, RealmTeacher
+from .encoder import EncoderConfig
+from .options import NetworkOptions, TeacherTrainOptions, stage_presets
 from .plus import (
-    Aligned,
     HandDownOptions,
     PlusConfig,
     PlusNetwork,
+    Rehearsed,
     hand_down,
     learn,
     make_network,
@@ -32,11 +32,11 @@ from .plus import (
     validation_r2,
 )
 from .pretraining import pretrain_teacher
-from .read_in import ReadInOptions, Weights, fit_read_in, with_read_in
+from .read_in import ReadInOptions, fit_read_in, no_weights, with_read_in
 
 
-class PlusOptions(NetworkOptions):
-    """Everything of `realm-student-plus`.
+class TaughtOptions(NetworkOptions):
+    """Everything of `realm-teacher-plus`.
 
     Attributes
     ----------
@@ -44,7 +44,6 @@ class PlusOptions(NetworkOptions):
     drop_path : of the teacher, as of `TeacherOptions`.
     read_in : the session's own linear read-in.
     steady_s : time constant in seconds of the normaliser that goes on learning; null leaves it out.
-    hand_down : what the student learns from the teacher.
     freeze_tokenizer : fine-tuning leaves the tokenizer as it is.
     """
 
@@ -52,18 +51,34 @@ class PlusOptions(NetworkOptions):
     drop_path: float = Field(0.0, ge=0, lt=1)
     read_in: ReadInOptions = ReadInOptions()
     steady_s: float | None = Field(30.0, gt=0)
-    hand_down: HandDownOptions = HandDownOptions()
     freeze_tokenizer: bool = False
 
 
-class PlusTrainOptions(StudentTrainOptions):
-    """Training of four stages: masked autoencoding, the teacher's task (``task``), student, held-out session."""
+class PlusOptions(TaughtOptions):
+    """Everything of `realm-student-plus`.
+
+    Attributes
+    ----------
+    hand_down : what the student learns from the teacher.
+    """
+
+    hand_down: HandDownOptions = HandDownOptions()
+
+
+class TaughtTrainOptions(TeacherTrainOptions):
+    """Training of three stages: masked autoencoding, the teacher's task (``task``), held-out session."""
 
     task: TrainOptions = TrainOptions()
 
 
-class RealmStudentPlus(RealmBase):
-    """REALM's student of a teacher that has learnt the task, with a linear read-in fitted to every session."""
+class PlusTrainOptions(TaughtTrainOptions):
+    """Training of all four stages."""
+
+    student: TrainOptions = TrainOptions()
+
+
+class _Plus(RealmBase):
+    """What teacher and student share: the network, and how a held-out session changes it."""
 
     multi_session: ClassVar[bool] = True
     depends_on: ClassVar[tuple[str, ...]] = (
@@ -72,16 +87,12 @@ class RealmStudentPlus(RealmBase):
         "realmbench.realm.plus",
         "realmbench.realm.read_in",
     )
-    Options: ClassVar[type[BaseModel]] = PlusOptions
-    TrainOptions: ClassVar[type[BaseModel]] = PlusTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = stage_presets("teacher", "task", "student", "finetune")
-    search_space: ClassVar[Mapping[str, SearchDimension]] = RealmStudent.search_space
-    options: PlusOptions
-    train_options: PlusTrainOptions  # type: ignore[assignment]
+    options: TaughtOptions
+    train_options: TaughtTrainOptions  # type: ignore[assignment]
 
     @property
     def zero_shot(self) -> bool:
-        """With the mean of the pretraining sessions' read-ins."""
+        """With a silent read-in."""
         return True
 
     def sizes(self) -> Mapping[str, int]:
@@ -97,28 +108,32 @@ class RealmStudentPlus(RealmBase):
     def build(self, session: Session) -> nn.Module:
         return make_network(self.plus_config(session))
 
-    def plus_config(self, session: Session, **changes: Any) -> PlusConfig:
-        """Describe the network; ``changes`` are of the encoder."""
-        encoder = self.encoder_config(session, **changes)
+    def plus_config(self, session: Session) -> PlusConfig:
+        """Describe the decoder's own network."""
+        return self._config(self.encoder_config(session), session)
+
+    def teacher_config(self, session: Session) -> PlusConfig:
+        """Describe the teacher's network."""
+        encoder = self.encoder_config(session, causal=False, drop_path=self.options.drop_path)
+        return self._config(encoder, session)
+
+    def _config(self, encoder: EncoderConfig, session: Session) -> PlusConfig:
         options = self.options
         return PlusConfig(encoder=encoder, read_in=options.read_in, steady_s=options.steady_s, outputs=session.outputs)
 
-    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
-        options, train = self.options, self.train_options
-        student = self.plus_config(sessions[0])
-        teacher = self.plus_config(sessions[0], causal=False, drop_path=options.drop_path)
-        aligned = Aligned(sessions, options.read_in, options.steady_s, context)
-        masked = pretrain_teacher(teacher.encoder, options.masking, train.teacher, sessions, context)
-        told = train_task_teacher(teacher, train.task, aligned, sessions, context, masked)
-        return hand_down(student, teacher, options.hand_down, train.student, aligned, sessions, context, told)
+    def teach(self, rehearsed: Rehearsed, sessions: Sequence[SessionData], context: Context) -> Artifact:
+        """Pretrain the teacher: masked autoencoding, then the task."""
+        teacher = self.teacher_config(sessions[0])
+        training = self.train_options
+        masked = pretrain_teacher(teacher.encoder, self.options.masking, training.teacher, sessions, context)
+        return train_task_teacher(teacher, training.task, rehearsed, sessions, context, masked)
+
+    def rehearsed(self, sessions: Sequence[SessionData], context: Context) -> Rehearsed:
+        """Return the pretraining sessions as both networks meet them."""
+        return Rehearsed(sessions, self.options.read_in, self.options.steady_s, context)
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
-        """Fit the read-in, choose between it and the pretraining sessions' mean, and fine-tune.
-
-        The read-ins are compared on all that neither network nor read-in has learnt from: validation, and the training
-        part with the outputs of read-ins that were fitted to other stretches of it. What ends below the zero-shot
-        network on validation gives way to it.
-        """
+        """Fit the read-in and fine-tune; what ends below the zero-shot network on validation gives way to it."""
         artifact = self.pretrained(artifact)
         with context.phase("fit"):
             network = self.network = self.fresh(session, context, "fit")
@@ -129,21 +144,57 @@ class RealmStudentPlus(RealmBase):
                 return
             options = self.options.read_in
             session = steadied(session, self.options.steady_s)
-            mean = Weights(artifact.arrays["read_in.weight"], artifact.arrays["read_in.offset"])
-            fitted = fit_read_in(session, options, mean)
-            shared = with_read_in(session, mean, options)
-            starts = [(shared, mean), (fitted.session, fitted.weights)]
-            unseen = [replace(start, validation=(*start.train, *start.validation)) for start, _ in starts]
-            scores = [validation_r2(network, [start], context.device)() for start in unseen]
-            carried, weights = starts[int(scores[1] > scores[0])]
-            zero_shot = validation_r2(network, [shared], context.device)()
-            network.read_in.set(weights)
+            silent = with_read_in(session, no_weights(session, options), options)
+            zero_shot = validation_r2(network, [silent], context.device)()
+            fitted = fit_read_in(session, options)
+            network.read_in.set(fitted.weights)
             network.encoder.tokenizer.requires_grad_(not self.options.freeze_tokenizer)
             stage = f"fine-tuning on {session.name}"
             config: dict[str, Any] = {**self.identity, "start": artifact.hash}
             checkpoint = context.checkpoint(stage, config, [session])
-            result = learn(network, [carried], self.train_options.finetune, context, stage, checkpoint)
+            result = learn(network, [fitted.session], self.train_options.finetune, context, stage, checkpoint)
             context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
             if max(entry["score"] for entry in result.history) < zero_shot:
                 load_arrays_into(network, artifact.arrays)
                 context.warnings.append(f"{stage}: it ended below the zero-shot network on validation, which is kept")
+
+
+class RealmStudentPlus(_Plus):
+    """REALM's student of a teacher that has learnt the task, with a linear read-in fitted to every session."""
+
+    Options: ClassVar[type[BaseModel]] = PlusOptions
+    TrainOptions: ClassVar[type[BaseModel]] = PlusTrainOptions
+    presets: ClassVar[Mapping[str, Preset]] = stage_presets("teacher", "task", "student", "finetune")
+    search_space: ClassVar[Mapping[str, SearchDimension]] = RealmStudent.search_space
+    options: PlusOptions
+    train_options: PlusTrainOptions
+
+    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
+        rehearsed = self.rehearsed(sessions, context)
+        return hand_down(
+            self.plus_config(sessions[0]),
+            self.teacher_config(sessions[0]),
+            self.options.hand_down,
+            self.train_options.student,
+            rehearsed,
+            sessions,
+            context,
+            self.teach(rehearsed, sessions, context),
+        )
+
+
+class RealmTeacherPlus(_Plus):
+    """The teacher that has learnt the task, adapted like its student: sees the whole block, an upper reference."""
+
+    causal: ClassVar[bool] = False
+    look_ahead_s: ClassVar[float] = float("inf")
+    Options: ClassVar[type[BaseModel]] = TaughtOptions
+    TrainOptions: ClassVar[type[BaseModel]] = TaughtTrainOptions
+    presets: ClassVar[Mapping[str, Preset]] = stage_presets("teacher", "task", "finetune")
+    search_space: ClassVar[Mapping[str, SearchDimension]] = RealmTeacher.search_space
+
+    def plus_config(self, session: Session) -> PlusConfig:
+        return self.teacher_config(session)
+
+    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
+        return self.teach(self.rehearsed(sessions, context), sessions, context)

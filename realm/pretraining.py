@@ -80,7 +80,12 @@ class MaskedAutoencoder(nn.Module):
         self.encoder = RealmEncoder(config)
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
         self.mixer = BidirectionalMixer(
-            mixer_kind(config.variant), width, config.d_state, expand=1, headdim=math.gcd(config.headdim, width)
+            mixer_kind(config.variant),
+            width,
+            config.d_state,
+            expand=1,
+            headdim=math.gcd(config.headdim, width),
+            memory=config.memory,
         )
         self.norm = nn.LayerNorm(width)
         self.perceptron = nn.Sequential(

@@ -2,9 +2,8 @@
 
 Electrodes move and tuning drifts, so that one shared input layer does not survive months; what the target does over
 time is the same on all days. The read-in is a ridge regression of the target some steps ago, now and some steps ahead
-on the last frames of all channels: what comes out means the same in every session, and a few seconds of labels suffice
-to fit it, because it is pulled towards the mean of the pretraining sessions' read-ins (a Gaussian prior; Bishop 2006,
-section 3.3.1). Without labels it is that mean.
+on the last frames of all channels: what comes out means the same in every session. Without labels it is silent: its
+outputs are zeros.
 
 On what it was fitted to, a read-in looks better than it is. A network must not learn to trust that, so training
 segments get the outputs of read-ins that were fitted to the other parts of the session.
@@ -26,9 +25,9 @@ from torch.nn import functional
 
 from realmbench.metrics import r2_axis_mean
 from realmbench.options import whole_frames
-from realmbench.session import Segment, SessionData
+from realmbench.session import Segment, Session, SessionData
 
-# Strengths of the pull, in units of the mean eigenvalue of the frames' covariance times their number.
+# Ridge strengths, in units of the mean eigenvalue of the frames' covariance times their number.
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
 
 
@@ -109,7 +108,7 @@ class ReadIn(nn.Module):
         super().__init__()
         self.lags = tuple(lags)
         inputs = len(lags) * size
-        self.register_buffer("weight", torch.randn(outputs, inputs) / inputs**0.5)  # until a session's are set
+        self.register_buffer("weight", torch.zeros(outputs, inputs))  # silent until a session's are set
         self.register_buffer("offset", torch.zeros(outputs))
 
     def set(self, weights: Weights) -> None:
@@ -135,10 +134,10 @@ class ReadIn(nn.Module):
         return functional.linear(seen, self.weight, self.offset), frames[:, 1:]
 
 
-def fit_read_in(session: SessionData, options: ReadInOptions, prior: Weights | None = None) -> FittedReadIn:
-    """Fit a session's read-in, pulled towards the prior (zero without one).
+def fit_read_in(session: SessionData, options: ReadInOptions) -> FittedReadIn:
+    """Fit a session's read-in by ridge regression.
 
-    How strongly is chosen by what has not been fitted to: validation, and every stretch of the training part by the
+    Its strength is chosen by what has not been fitted to: validation, and every stretch of the training part by the
     read-in of the others. With seconds of calibration validation alone would be too short to choose anything.
     """
     lags, horizons = options.frames(session.rate)
@@ -152,8 +151,8 @@ def fit_read_in(session: SessionData, options: ReadInOptions, prior: Weights | N
     validation = [_lagged(segment.x, lags) for segment in session.validation]
 
     def at(strength: float) -> FittedReadIn:
-        weights = _solve(everything, strength, prior)
-        others = [_solve(sums, strength, prior) for sums in without]
+        weights = _solve(everything, strength)
+        others = [_solve(sums, strength) for sums in without]
         carried = replace(
             session,
             train=tuple(
@@ -169,21 +168,17 @@ def fit_read_in(session: SessionData, options: ReadInOptions, prior: Weights | N
     return max((at(strength) for strength in STRENGTHS), key=lambda fitted: fitted.score)
 
 
-def rehearsals(session: SessionData, options: ReadInOptions, prior: Weights) -> list[SessionData]:
+def rehearsals(session: SessionData, options: ReadInOptions) -> list[SessionData]:
     """Return a pretraining session as three that a network may meet: not calibrated, just calibrated, and wholly.
 
     A network that has only met read-ins fitted to whole sessions would trust one that was fitted to seconds as much.
-
-    Parameters
-    ----------
-    prior : mean of the other sessions' read-ins, as a held-out session has it.
     """
-    whole = fit_read_in(session, options, prior).session
+    silent = with_read_in(session, no_weights(session, options), options)
+    whole = fit_read_in(session, options).session
     few, rest = _first(session, round(options.few_s * session.rate))
     if not rest.train:
-        return [with_read_in(session, prior, options), whole]
-    just = with_read_in(rest, fit_read_in(few, options, prior).weights, options)
-    return [with_read_in(session, prior, options), just, whole]
+        return [silent, whole]
+    return [silent, with_read_in(rest, fit_read_in(few, options).weights, options), whole]
 
 
 def _first(session: SessionData, frames: int) -> tuple[SessionData, SessionData]:
@@ -212,9 +207,12 @@ def with_read_in(session: SessionData, weights: Weights, options: ReadInOptions)
     return replace(session, train=train, validation=validation)
 
 
-def mean_weights(weights: Sequence[Weights]) -> Weights:
-    """Return the mean of several read-ins, the prior for another session."""
-    return Weights(*(np.mean(np.stack(parts), axis=0) for parts in zip(*weights)))
+def no_weights(session: Session, options: ReadInOptions) -> Weights:
+    """Return the silent read-in of a session that gave no labels."""
+    lags, horizons = options.frames(session.rate)
+    said = len(horizons) * session.outputs
+    weight = np.zeros((said, len(lags) * session.channels * session.features), np.float32)
+    return Weights(weight, np.zeros(said, np.float32))
 
 
 def apply_read_in(x: np.ndarray, weights: Weights, lags: Sequence[int]) -> np.ndarray:
@@ -286,15 +284,13 @@ def _joined(sums: Sequence[_Sums]) -> _Sums:
     return _Sums(gram, cross, x, y, sum(each.rows for each in sums))
 
 
-def _solve(sums: _Sums, strength: float, prior: Weights | None) -> Weights:
-    """Solve ``min |y - X w|^2 + s |w - prior|^2``, s being the strength times the mean of X^T X's diagonal."""
+def _solve(sums: _Sums, strength: float) -> Weights:
+    """Solve ``min |y - X w|^2 + s |w|^2``, s being the strength times the mean of X^T X's diagonal."""
     rows = max(1, sums.rows)
     gram = sums.gram - np.outer(sums.x, sums.x) / rows
     cross = sums.cross - np.outer(sums.x, sums.y) / rows
     pull = strength * np.trace(gram) / len(gram) + 1e-6
     gram.flat[:: len(gram) + 1] += pull
-    if prior is not None:
-        cross = cross + pull * prior.weight.T
     weight = cho_solve(cho_factor(gram, overwrite_a=True, check_finite=False), cross, check_finite=False).T
     return Weights(weight.astype(np.float32), ((sums.y - weight @ sums.x) / rows).astype(np.float32))
 

@@ -60,6 +60,7 @@ def paper_network() -> RealmNetwork:
     """Make the published causal network for 96 channels of amplitude, without dropout."""
     config = EncoderConfig(
         channels=CHANNELS, features=1, rate=RATE, causal=True, variant="paper", expand=2, dropout=0.0, energy_s=None,
+        memory_s=None,
         **PRESETS["paper"],
     )  # fmt: skip
     return RealmNetwork(RealmEncoder(config), len(TARGETS))

@@ -27,7 +27,8 @@ def test_tuned_values_reach_small_and_tiny_and_leave_paper_and_the_original_alon
 # A control must differ in nothing but what it controls for.
 FAMILY = (
     *("realm-student", "realm-pooled", "realm-pooled-steady", "realm-teacher", "realm-student-transformer"),
-    *("realm-student-s", "realm-student-l", "realm-student-ahead", "realm-student-plus", "realm-bi"),
+    *("realm-student-s", "realm-student-l", "realm-student-ahead", "realm-student-plus", "realm-teacher-plus"),
+    "realm-bi",
 )
 TUNED_AS = {**dict.fromkeys(FAMILY, "realm-student"), "gru-steady": "gru"}
 

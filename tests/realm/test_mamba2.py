@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from realmbench.realm.mamba2 import BidirectionalMixer, Mamba2Mixer
+from realmbench.realm.mamba2 import BidirectionalMixer, Mamba2Mixer, RealmMixer
 
 
 @pytest.mark.parametrize("ngroups", [1, 2])
@@ -46,6 +48,41 @@ def test_stream_equals_parallel_in_double_precision() -> None:
             y, state = mixer.step(step, state)
             outputs.append(y)
         torch.testing.assert_close(torch.stack(outputs, dim=1), mixer(u), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [Mamba2Mixer, RealmMixer])
+def test_bounded_memory_forgets_what_an_unbounded_one_keeps(kind: type[Mamba2Mixer] | type[RealmMixer]) -> None:
+    """However small the learnt steps, of what lies twenty time constants back exp(-20) = 2e-9 is left."""
+    torch.manual_seed(0)
+    u = torch.randn(1, 300, 16, dtype=torch.float64)
+    changed = u.clone()
+    changed[:, :10] = 10 * torch.randn(1, 10, 16, dtype=torch.float64)
+    differences = {}
+    for memory in (10.0, math.inf):
+        mixer = kind(16, 8, headdim=16, memory=memory).double()
+        with torch.no_grad():
+            bias = mixer.dt_bias if isinstance(mixer, Mamba2Mixer) else mixer.dt_proj.bias
+            bias.fill_(-12.0)  # softplus(-12) = 6e-6: next to no forgetting
+            if isinstance(mixer, RealmMixer):
+                mixer.dt_proj.weight.zero_()
+            else:
+                mixer.in_proj.weight[-mixer.heads :] = 0
+            differences[memory] = (mixer(u) - mixer(changed))[:, 215:].abs().max().item()
+    assert differences[10.0] < 1e-7
+    assert differences[math.inf] > 1e-6
+
+
+def test_bound_is_a_smallest_step() -> None:
+    """Decays by hand: exp(-softplus(dt) A - 1 / memory), and the input is scaled by the step that goes with them."""
+    torch.manual_seed(0)
+    mixer = Mamba2Mixer(16, 8, headdim=16, memory=25.0)
+    u = torch.randn(1, 7, 16)
+    with torch.no_grad():
+        scan = mixer.enter(u)
+        raw = torch.nn.functional.softplus(u @ mixer.in_proj.weight[-mixer.heads :].T + mixer.dt_bias)
+        rate = mixer.A_log.exp()
+        torch.testing.assert_close(scan.rates, -raw * rate - 1 / 25)
+        torch.testing.assert_close(scan.scaled, scan.x * (raw + 1 / (25 * rate))[..., None])
 
 
 def test_causal_block_ignores_the_future_and_bidirectional_does_not() -> None:

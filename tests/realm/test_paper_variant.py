@@ -148,7 +148,7 @@ def test_default_schedule_is_the_one_of_every_other_decoder() -> None:
 
 def config(**changes: object) -> EncoderConfig:
     base = {"channels": 4, "features": 1, "rate": 50, "causal": True, "variant": "paper", "d_model": 16, "layers": 2}
-    base |= {"expand": 2, "headdim": 16, "d_state": 8, "dropout": 0.0, "energy_s": None}
+    base |= {"expand": 2, "headdim": 16, "d_state": 8, "dropout": 0.0, "energy_s": None, "memory_s": None}
     return EncoderConfig(**{**base, **changes})  # type: ignore[arg-type]
 
 

@@ -14,8 +14,8 @@ from realmbench.decoder import Context
 from realmbench.errors import OptionError
 from realmbench.realm.decoders import RealmStudent
 from realmbench.realm.plus import HandDownOptions, PlusNetwork, hand_down_loss, make_network, validation_r2
-from realmbench.realm.plus_decoder import RealmStudentPlus
-from realmbench.realm.read_in import ReadInOptions, Weights, fit_read_in, mean_weights, with_read_in
+from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
+from realmbench.realm.read_in import ReadInOptions, Weights, fit_read_in, no_weights, with_read_in
 from realmbench.seeds import stream
 from realmbench.steady import steadied
 from realmbench.training.windows import WindowSampler
@@ -29,6 +29,7 @@ def train(*stages: str, **changes: Any) -> dict[str, Any]:
 
 
 ALL = train("teacher", "task", "student", "finetune")
+TAUGHT = train("teacher", "task", "finetune")
 
 
 def test_masked_teacher_is_the_one_of_the_student(context: Context, sessions: list[Any]) -> None:
@@ -42,18 +43,35 @@ def test_masked_teacher_is_the_one_of_the_student(context: Context, sessions: li
     assert again.hash == plus.hash
 
 
-def test_pretraining_leaves_the_mean_of_the_read_ins(context: Context, sessions: list[Any]) -> None:
+def test_pretraining_leaves_a_silent_read_in(context: Context, sessions: list[Any]) -> None:
+    """The network has met sessions that said something; what it hands on says nothing of any of them."""
     plus = RealmStudentPlus("tiny", {}, ALL).pretrain(sessions, context)
-    steady = [steadied(session, 30.0) for session in sessions]
-    mean = mean_weights([fit_read_in(session, READ_IN).weights for session in steady])
-    np.testing.assert_allclose(plus.arrays["read_in.weight"], mean.weight, atol=1e-6)
+    said = {name: array.any() for name, array in plus.arrays.items() if name in ("enter.weight", "direct.weight")}
+    assert said == {"enter.weight": True, "direct.weight": True}
+    assert not any(plus.arrays[name].any() for name in ("read_in.weight", "read_in.offset"))
+
+
+def test_teacher_is_the_one_of_the_student(context: Context, sessions: list[Any], session_maker: Any) -> None:
+    plus = RealmStudentPlus("tiny", {}, ALL).pretrain(sessions, context)
+    decoder = RealmTeacherPlus("tiny", {}, TAUGHT)
+    teacher = decoder.pretrain(sessions, context)
+    assert plus.record.parents == (teacher.hash,)
+    session = session_maker(name="held-out", seed=9)
+    decoder.adapt(session, context, teacher)
+    x = np.concatenate([segment.x for segment in session.validation])
+    changed = x.copy()
+    changed[-1] += 1
+    # It looks ahead, as it says: the last frame changes what came before.
+    assert not np.allclose(decoder.predict(x, session)[-10:-5], decoder.predict(changed, session)[-10:-5], atol=1e-6)
+    assert decoder.look_ahead_s == float("inf")
+    assert not decoder.causal
 
 
 def test_loss_by_hand(sessions: list[Any]) -> None:
     decoder = RealmStudentPlus("tiny")
     torch.manual_seed(0)
     student, teacher = (
-        make_network(decoder.plus_config(sessions[0], causal=causal)).eval() for causal in (True, False)
+        make_network(config(sessions[0])).eval() for config in (decoder.plus_config, decoder.teacher_config)
     )
     carried = [fit_read_in(session, READ_IN).session for session in sessions]
     batch = WindowSampler(carried, 1.0, 4, stream(0, "w"), "cpu").draw()
@@ -75,11 +93,11 @@ def test_loss_by_hand(sessions: list[Any]) -> None:
 
 def test_windows_carry_the_outputs_of_their_own_session(sessions: list[Any]) -> None:
     """A window's read-in outputs are those of its frames; the network alone gives the same where weights are shared."""
-    mean = mean_weights([fit_read_in(session, READ_IN).weights for session in sessions])
+    weights = fit_read_in(sessions[1], READ_IN).weights
     decoder = RealmStudentPlus("tiny")
     network = make_network(decoder.plus_config(sessions[0])).eval()
-    network.read_in.set(mean)
-    carried = with_read_in(steadied(sessions[0], 30.0), mean, READ_IN)
+    network.read_in.set(weights)
+    carried = with_read_in(steadied(sessions[0], 30.0), weights, READ_IN)
     segment, mask = carried.validation[0], torch.from_numpy(carried.mask)[None]
     x, said = torch.from_numpy(segment.x)[None], torch.from_numpy(segment.privileged[None, :, :, 0])
     raw = torch.from_numpy(sessions[0].validation[0].x)[None]
@@ -98,19 +116,18 @@ def test_never_below_the_zero_shot_network_on_validation(
         session = replace(session, train=tuple(replace(segment, y=-segment.y) for segment in session.train))
     decoder.adapt(session, context, artifact)
     assert isinstance(decoder.network, PlusNetwork)
-    mean = Weights(artifact.arrays["read_in.weight"], artifact.arrays["read_in.offset"])
     session = steadied(session, 30.0)
-    shared = with_read_in(session, mean, READ_IN)
+    silent = with_read_in(session, no_weights(session, READ_IN), READ_IN)
     zero_shot = RealmStudentPlus("tiny", {}, ALL)
     zero_shot.adapt(replace(session, train=()), context, artifact)
     assert isinstance(zero_shot.network, PlusNetwork)
-    start = validation_r2(zero_shot.network, [shared], "cpu")()
+    start = validation_r2(zero_shot.network, [silent], "cpu")()
     own = Weights(decoder.network.read_in.weight.numpy(), decoder.network.read_in.offset.numpy())
     end = validation_r2(decoder.network, [with_read_in(session, own, READ_IN)], "cpu")()
     assert end >= start - 1e-6
     assert any("the zero-shot network" in warning for warning in context.warnings) == misleading
     if misleading:
-        np.testing.assert_array_equal(own.weight, mean.weight)
+        assert not own.weight.any()
     for name, value in zero_shot.arrays().items():
         np.testing.assert_array_equal(value, artifact.arrays[name])
 

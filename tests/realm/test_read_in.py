@@ -1,4 +1,4 @@
-"""The read-in: ridge by scikit-learn, the pull towards the prior, and outputs that no fit has seen."""
+"""The read-in: ridge by scikit-learn, and outputs that no fit has seen."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from realmbench.realm.read_in import (
     STRENGTHS,
     ReadIn,
     ReadInOptions,
-    Weights,
     apply_read_in,
     fit_read_in,
-    mean_weights,
+    no_weights,
     rehearsals,
     with_read_in,
 )
@@ -101,16 +100,6 @@ def test_noise_looks_like_nothing_to_what_has_not_seen_it(session_maker: Any) ->
     assert itself > carried
 
 
-def test_little_data_stay_with_the_prior_and_much_leave_it(session_maker: Any) -> None:
-    good = fit_read_in(session_maker(seconds=100.0, seed=5), OPTIONS).weights
-    short = fit_read_in(session_maker(seconds=1.0), OPTIONS, good)
-    alone = fit_read_in(session_maker(seconds=1.0), OPTIONS)
-    assert np.abs(short.weights.weight - good.weight).mean() < 0.5 * np.abs(alone.weights.weight - good.weight).mean()
-    wrong = Weights(-3 * good.weight, good.offset)
-    long = fit_read_in(session_maker(seconds=100.0, seed=6), OPTIONS, wrong)
-    assert np.abs(long.weights.weight - good.weight).max() < 0.05
-
-
 def test_horizons_are_the_target_ahead_and_ago(session_maker: Any) -> None:
     session = session_maker()
     session = replace(session, train=session.train[:1])
@@ -139,40 +128,37 @@ def test_network_says_what_the_fit_says_and_streams_it(session_maker: Any) -> No
     torch.testing.assert_close(torch.stack(said, dim=1), read_in(x))
 
 
-def test_mean_and_borrowed_read_in(session_maker: Any) -> None:
-    a, b = (fit_read_in(session_maker(seed=seed), OPTIONS).weights for seed in (1, 2))
-    mean = mean_weights([a, b])
-    np.testing.assert_allclose(mean.weight, (a.weight + b.weight) / 2)
-    session = session_maker(seed=3)
-    for part in ("train", "validation"):
-        for before, after in zip(getattr(session, part), getattr(with_read_in(session, mean, OPTIONS), part)):
-            np.testing.assert_array_equal(after.privileged[:, :, 0], apply_read_in(before.x, mean, LAGS))
+def test_silent_and_borrowed_read_in(session_maker: Any) -> None:
+    silent, other = session_maker(seed=3), fit_read_in(session_maker(seed=1), OPTIONS).weights
+    assert not any(array.any() for array in no_weights(silent, OPTIONS))
+    assert [array.shape for array in no_weights(silent, OPTIONS)] == [array.shape for array in other]
+    for weights in (no_weights(silent, OPTIONS), other):
+        given = with_read_in(silent, weights, OPTIONS)
+        for part in ("train", "validation"):
+            for before, after in zip(getattr(silent, part), getattr(given, part)):
+                np.testing.assert_array_equal(after.privileged[:, :, 0], apply_read_in(before.x, weights, LAGS))
 
 
 def test_rehearsals_are_what_a_held_out_session_may_have(session_maker: Any) -> None:
     options = replace_options(few_s=5.0)
-    prior = fit_read_in(session_maker(seconds=60.0, seed=8), options).weights
     session = session_maker(seconds=20.0)
-    none, just, whole = rehearsals(session, options, prior)
+    none, just, whole = rehearsals(session, options)
     for before, after in zip(session.train, none.train):
-        np.testing.assert_array_equal(after.privileged[:, :, 0], apply_read_in(before.x, prior, LAGS))
+        np.testing.assert_array_equal(after.privileged, np.zeros((len(before), 2, 1), np.float32))
     # Five seconds of the first segment are fitted to, and what is learnt from begins after them.
     cut = 5 * session.rate
     first = session.train[0]
     few = replace(session, train=(replace(first, x=first.x[:cut], y=first.y[:cut], privileged=first.privileged[:cut]),))
-    weights = fit_read_in(few, options, prior).weights
+    weights = fit_read_in(few, options).weights
     np.testing.assert_array_equal(just.train[0].x, first.x[cut:])
     np.testing.assert_array_equal(just.train[0].privileged[:, :, 0], apply_read_in(first.x[cut:], weights, LAGS))
     assert sum(len(segment) for segment in just.train) == sum(len(segment) for segment in session.train) - cut
-    expected = fit_read_in(session, options, prior).session
+    expected = fit_read_in(session, options).session
     np.testing.assert_array_equal(whole.train[0].privileged, expected.train[0].privileged)
 
 
 def test_session_of_seconds_has_no_rehearsal_of_seconds(session_maker: Any) -> None:
-    options = replace_options(few_s=500.0)
-    session = session_maker(seconds=5.0)
-    prior = fit_read_in(session_maker(seed=8), options).weights
-    assert len(rehearsals(session, options, prior)) == 2
+    assert len(rehearsals(session_maker(seconds=5.0), replace_options(few_s=500.0))) == 2
 
 
 def replace_options(**changes: Any) -> ReadInOptions:
