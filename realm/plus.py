@@ -201,7 +201,6 @@ def hand_down(
         load_arrays_into(above, teacher.arrays)
         above.eval().requires_grad_(False)
         network = _new(config, context, kind)
-        network.encoder.tokenizer.load_state_dict(above.encoder.tokenizer.state_dict())
         checked = context.checkpoint(kind, {**full, "teacher": teacher.hash}, sessions, SOURCES)
         loss = partial(hand_down_loss, network, above, weights)
         result = learn(network, rehearsed(), options, context, kind, checked, loss)
