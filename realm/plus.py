@@ -259,7 +259,9 @@ def _predict(network: PlusNetwork, batch: Batch) -> torch.Tensor:
 
 def _new(config: PlusConfig, context: Context, stage: str) -> PlusNetwork:
     seed = stream_seed(context.seed, stage, "initial weights")
-    return drawn(lambda: make_network(config), seed).to(context.device)
+    network = drawn(lambda: make_network(config), seed).to(context.device)
+    network.read_in.silence()  # it is each session's own
+    return network
 
 
 def make_network(config: PlusConfig) -> PlusNetwork:

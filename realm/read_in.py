@@ -108,13 +108,18 @@ class ReadIn(nn.Module):
         super().__init__()
         self.lags = tuple(lags)
         inputs = len(lags) * size
-        self.register_buffer("weight", torch.zeros(outputs, inputs))  # silent until a session's are set
+        self.register_buffer("weight", torch.randn(outputs, inputs) / inputs**0.5)  # until a session's are set
         self.register_buffer("offset", torch.zeros(outputs))
 
     def set(self, weights: Weights) -> None:
         """Take over fitted weights."""
         self.weight.copy_(torch.from_numpy(weights.weight))
         self.offset.copy_(torch.from_numpy(weights.offset))
+
+    def silence(self) -> None:
+        """Say nothing until weights are set."""
+        self.weight.zero_()
+        self.offset.zero_()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.flatten(2)  # (B, T, C F)
