@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from realmbench.realm.decoders import RealmPooled, RealmScratch, RealmStudent, RealmTeacher
 from realmbench.realm.encoder import EncoderConfig, RealmEncoder, RealmNetwork
 from realmbench.realm.mamba2 import Mamba2Mixer
+from realmbench.realm.plus_decoder import RealmStudentPlus
 from realmbench.realm.ssd import ssd_chunked, ssd_sequential
 from realmbench.realm.tokenizer import NeuralTokenizer, causal_mean
 from realmbench.training.flops import count_flops
@@ -51,7 +53,7 @@ def test_causal_mean_of_a_constant_is_that_constant() -> None:
     assert (causal_mean(x, 0.999) / 3.7 - 1).abs().max() < 1e-6
 
 
-def small_student() -> RealmNetwork:
+def small_student(memory_s: float | None = 1.0) -> RealmNetwork:
     torch.manual_seed(0)
     config = EncoderConfig(
         channels=4,
@@ -64,6 +66,7 @@ def small_student() -> RealmNetwork:
         headdim=32,
         d_state=16,
         dropout=0.1,
+        memory_s=memory_s,
     )
     return RealmNetwork(RealmEncoder(config), outputs=2).eval()
 
@@ -122,3 +125,30 @@ def test_one_strong_step_does_not_blur_the_weak_ones_after_it(chunk: int) -> Non
     y, _ = ssd_chunked(*parts, chunk)
     expected, _ = ssd_sequential(*(part.double() for part in parts))
     assert (y.double() - expected).abs().max() < 1e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_a_stream_is_where_one_that_began_later_is(bounded: bool) -> None:
+    """Training windows, which begin with an empty state, have then met all that a stream meets."""
+    network = small_student(memory_s=1.0 if bounded else None).double()
+    with torch.no_grad():
+        for block in network.encoder.blocks:
+            block.mixer.dt_bias.fill_(-9.0)  # what a network may learn: softplus(-9) = 1.2e-4, states of minutes
+            block.mixer.in_proj.weight[-block.mixer.heads :] = 0
+        x = torch.randn(1, 6000, 4, 2, dtype=torch.float64)
+        mask = torch.ones(1, 4, dtype=torch.bool)
+        late = network(x[:, 4000:], mask)[:, 1500:]  # thirty seconds later: fifteen constants of the slowest mean
+        difference = (network(x, mask)[:, 5500:] - late).abs().max().item()
+    assert (difference < 1e-5) == bounded
+
+
+def test_published_presets_are_unbounded_and_ours_bounded_within_the_training_windows() -> None:
+    for decoder in (RealmStudent, RealmPooled, RealmTeacher, RealmScratch, RealmStudentPlus):
+        for preset in decoder.presets:
+            made = decoder(preset)
+            memory, train = made.options.memory_s, made.config["train"]
+            if preset.startswith("paper"):
+                assert memory is None
+            else:
+                stages = [train] if "window_s" in train else list(train.values())
+                assert 3 * memory <= min(stage["window_s"] for stage in stages)
