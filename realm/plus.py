@@ -61,7 +61,7 @@ class PlusConfig(BaseModel):
     Attributes
     ----------
     encoder : of the network.
-    read_in : what the session's read-in sees and says.
+    read_in : what the session's read-in says.
     steady_s : time constant of the normaliser that goes on learning; None leaves it out.
     outputs : D.
     """
@@ -79,7 +79,6 @@ class PlusState(NamedTuple):
 
     steady: SteadyState
     encoder: EncoderState
-    read_in: torch.Tensor
 
 
 class PlusNetwork(nn.Module):
@@ -88,20 +87,17 @@ class PlusNetwork(nn.Module):
     Parameters
     ----------
     steady_s : time constant of the normaliser in seconds; None leaves it out.
-    lags : of the read-in, in frames.
     horizons : how many the read-in has.
     outputs : D.
     """
 
-    def __init__(
-        self, encoder: RealmEncoder, steady_s: float | None, lags: Sequence[int], horizons: int, outputs: int
-    ) -> None:
+    def __init__(self, encoder: RealmEncoder, steady_s: float | None, horizons: int, outputs: int) -> None:
         super().__init__()
         config = encoder.config
         said = horizons * outputs
         self.steady = SteadyNormaliser(steady_s, config.rate)
         self.encoder = encoder
-        self.read_in = ReadIn(lags, config.channels * config.features, said)
+        self.read_in = ReadIn(config.channels * config.features, said)
         self.enter = nn.Linear(said, config.d_model)
         self.head = nn.Linear(config.d_model, outputs)
         self.direct = nn.Linear(said, outputs)
@@ -127,14 +123,14 @@ class PlusNetwork(nn.Module):
         """Return the memory of a stream that has seen nothing."""
         encoder = self.encoder.initial_state(batch)
         steady = self.steady.initial_state(encoder.tokenizer.frames[:, 0])
-        return PlusState(steady, encoder, self.read_in.initial_state(batch))
+        return PlusState(steady, encoder)
 
     def step(self, frame: torch.Tensor, mask: torch.Tensor, state: PlusState) -> tuple[torch.Tensor, PlusState]:
         """Map one (B, C, F) frame to its (B, D) prediction and carry the memory on."""
         frame, steady = self.steady.step(frame, state.steady)
-        said, read_in = self.read_in.step(frame, state.read_in)
+        said = self.read_in(frame)
         hidden, encoder = self.encoder.step(frame, mask, state.encoder, self.enter(said))
-        return self.read_out(hidden, said), PlusState(steady, encoder, read_in)
+        return self.read_out(hidden, said), PlusState(steady, encoder)
 
 
 class Rehearsed:
@@ -266,8 +262,7 @@ def _new(config: PlusConfig, context: Context, stage: str) -> PlusNetwork:
 
 def make_network(config: PlusConfig) -> PlusNetwork:
     """Make the untrained network."""
-    lags, horizons = config.read_in.frames(config.encoder.rate)
-    return PlusNetwork(RealmEncoder(config.encoder), config.steady_s, lags, len(horizons), config.outputs)
+    return PlusNetwork(RealmEncoder(config.encoder), config.steady_s, len(config.read_in.horizons_s), config.outputs)
 
 
 def _count(network: nn.Module) -> int:

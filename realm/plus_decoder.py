@@ -144,7 +144,7 @@ class _Plus(RealmBase):
                 return
             options = self.options.read_in
             session = steadied(session, self.options.steady_s)
-            silent = with_read_in(session, no_weights(session, options), options)
+            silent = with_read_in(session, no_weights(session, options))
             zero_shot = validation_r2(network, [silent], context.device)()
             fitted = fit_read_in(session, options)
             network.read_in.set(fitted.weights)

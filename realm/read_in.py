@@ -2,8 +2,8 @@
 
 Electrodes move and tuning drifts, so that one shared input layer does not survive months; what the target does over
 time is the same on all days. The read-in is a ridge regression of the target some steps ago, now and some steps ahead
-on the last frames of all channels: what comes out means the same in every session. Without labels it is silent: its
-outputs are zeros.
+on one frame of all channels: what comes out means the same in every session. What came before the frame is for the
+network to remember. Without labels the read-in is silent: its outputs are zeros.
 
 On what it was fitted to, a read-in looks better than it is. A network must not learn to trust that, so training
 segments get the outputs of read-ins that were fitted to the other parts of the session.
@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.linalg import cho_factor, cho_solve
 from torch import nn
 from torch.nn import functional
@@ -32,11 +32,10 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
 
 
 class ReadInOptions(BaseModel):
-    """What a read-in sees and what it says.
+    """What a read-in says, and how it is fitted.
 
     Attributes
     ----------
-    lags_s : how long ago the frames were that it sees.
     horizons_s : of the target; ahead where positive.
     parts : stretches of a session, each of which gets the read-in of the others while a network learns.
     few_s : seconds of a pretraining session with which it plays a held-out one that has just been calibrated.
@@ -44,32 +43,22 @@ class ReadInOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    lags_s: tuple[float, ...] = (0.0, 0.06, 0.14, 0.24)
-    horizons_s: tuple[float, ...] = (-0.1, 0.0, 0.1, 0.2)
+    horizons_s: Annotated[tuple[float, ...], Field(min_length=1)] = (-0.1, 0.0, 0.1, 0.2)
     parts: int = Field(4, ge=2)
     few_s: float = Field(30.0, gt=0)
 
-    @model_validator(mode="after")
-    def _lags_are_past(self) -> ReadInOptions:
-        if not self.lags_s or not self.horizons_s:
-            raise ValueError("lags_s and horizons_s need one value at least")
-        if self.lags_s[0] < 0 or any(later <= earlier for earlier, later in pairwise(self.lags_s)):
-            raise ValueError(f"lags_s={list(self.lags_s)} must ascend and not be negative: a lag looks back")
-        return self
-
-    def frames(self, rate: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return lags and horizons as numbers of frames.
+    def horizons(self, rate: int) -> tuple[int, ...]:
+        """Return the horizons as numbers of frames.
 
         Raises
         ------
         OptionError : one of them is no whole number.
         """
-        lags = tuple(whole_frames("decoder.read_in.lags_s", lag, rate) for lag in self.lags_s)
-        return lags, tuple(whole_frames("decoder.read_in.horizons_s", ahead, rate) for ahead in self.horizons_s)
+        return tuple(whole_frames("decoder.read_in.horizons_s", ahead, rate) for ahead in self.horizons_s)
 
 
 class Weights(NamedTuple):
-    """A fitted read-in: (K, L * C * F) weights and (K,) offset, K being horizons times targets."""
+    """A fitted read-in: (K, C * F) weights and (K,) offset, K being horizons times targets."""
 
     weight: np.ndarray
     offset: np.ndarray
@@ -92,22 +81,19 @@ class FittedReadIn:
 
 
 class ReadIn(nn.Module):
-    """Frames (B, T, C, F) to the read-in's outputs (B, T, K), causally.
+    """Frames (..., C, F) to the read-in's outputs (..., K).
 
     Parameters
     ----------
-    lags : frames ago, ascending from 0.
-    size : C * F.
+    inputs : C * F.
     outputs : K.
     """
 
     weight: torch.Tensor
     offset: torch.Tensor
 
-    def __init__(self, lags: Sequence[int], size: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.lags = tuple(lags)
-        inputs = len(lags) * size
         self.register_buffer("weight", torch.randn(outputs, inputs) / inputs**0.5)  # until a session's are set
         self.register_buffer("offset", torch.zeros(outputs))
 
@@ -122,21 +108,7 @@ class ReadIn(nn.Module):
         self.offset.zero_()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        flat = x.flatten(2)  # (B, T, C F)
-        length, last = flat.shape[1], self.lags[-1]
-        padded = functional.pad(flat, (0, 0, last, 0))
-        stacked = torch.cat([padded[:, last - lag : last - lag + length] for lag in self.lags], dim=-1)
-        return functional.linear(stacked, self.weight, self.offset)
-
-    def initial_state(self, batch: int) -> torch.Tensor:
-        """Return the memory (B, last lag, C * F) of a stream that has seen nothing."""
-        return self.weight.new_zeros(batch, self.lags[-1], self.weight.shape[1] // len(self.lags))
-
-    def step(self, frame: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map one (B, C, F) frame to (B, K) and carry the memory on."""
-        frames = torch.cat([state, frame.flatten(1)[:, None]], dim=1)  # (B, last lag + 1, C F)
-        seen = torch.cat([frames[:, -1 - lag] for lag in self.lags], dim=-1)  # (B, L C F)
-        return functional.linear(seen, self.weight, self.offset), frames[:, 1:]
+        return functional.linear(x.flatten(-2), self.weight, self.offset)
 
 
 def fit_read_in(session: SessionData, options: ReadInOptions) -> FittedReadIn:
@@ -145,7 +117,6 @@ def fit_read_in(session: SessionData, options: ReadInOptions) -> FittedReadIn:
     Its strength is chosen by what has not been fitted to: validation, and every stretch of the training part by the
     read-in of the others. With seconds of calibration validation alone would be too short to choose anything.
     """
-    lags, horizons = options.frames(session.rate)
     segments = _stretches(session, options)
     stretches = [stretch for segment in segments for stretch in segment]
     everything = _joined([stretch.sums for stretch in stretches])
@@ -153,7 +124,6 @@ def fit_read_in(session: SessionData, options: ReadInOptions) -> FittedReadIn:
     without = [
         _joined([stretch.sums for stretch in stretches if stretch.part != part]) for part in range(options.parts)
     ]
-    validation = [_lagged(segment.x, lags) for segment in session.validation]
 
     def at(strength: float) -> FittedReadIn:
         weights = _solve(everything, strength)
@@ -161,14 +131,12 @@ def fit_read_in(session: SessionData, options: ReadInOptions) -> FittedReadIn:
         carried = replace(
             session,
             train=tuple(
-                _carrying(segment, np.concatenate([_said(each.seen, others[each.part]) for each in own]))
+                _carrying(segment, np.concatenate([apply_read_in(each.x, others[each.part]) for each in own]))
                 for segment, own in zip(session.train, segments)
             ),
-            validation=tuple(
-                _carrying(segment, _said(seen, weights)) for segment, seen in zip(session.validation, validation)
-            ),
+            validation=tuple(_carrying(segment, apply_read_in(segment.x, weights)) for segment in session.validation),
         )
-        return FittedReadIn(weights, carried, _score(carried, horizons))
+        return FittedReadIn(weights, carried, _score(carried, options.horizons(session.rate)))
 
     return max((at(strength) for strength in STRENGTHS), key=lambda fitted: fitted.score)
 
@@ -178,12 +146,12 @@ def rehearsals(session: SessionData, options: ReadInOptions) -> list[SessionData
 
     A network that has only met read-ins fitted to whole sessions would trust one that was fitted to seconds as much.
     """
-    silent = with_read_in(session, no_weights(session, options), options)
+    silent = with_read_in(session, no_weights(session, options))
     whole = fit_read_in(session, options).session
     few, rest = _first(session, round(options.few_s * session.rate))
     if not rest.train:
         return [silent, whole]
-    return [silent, with_read_in(rest, fit_read_in(few, options).weights, options), whole]
+    return [silent, with_read_in(rest, fit_read_in(few, options).weights), whole]
 
 
 def _first(session: SessionData, frames: int) -> tuple[SessionData, SessionData]:
@@ -201,32 +169,29 @@ def _first(session: SessionData, frames: int) -> tuple[SessionData, SessionData]
     return replace(session, train=tuple(before)), replace(session, train=tuple(after))
 
 
-def with_read_in(session: SessionData, weights: Weights, options: ReadInOptions) -> SessionData:
+def with_read_in(session: SessionData, weights: Weights) -> SessionData:
     """Return the session with the outputs of a read-in that was fitted elsewhere."""
-    lags, _ = options.frames(session.rate)
-    segments = (
-        tuple(_carrying(segment, apply_read_in(segment.x, weights, lags)) for segment in part)
+    train, validation = (
+        tuple(_carrying(segment, apply_read_in(segment.x, weights)) for segment in part)
         for part in (session.train, session.validation)
     )
-    train, validation = segments
     return replace(session, train=train, validation=validation)
 
 
 def no_weights(session: Session, options: ReadInOptions) -> Weights:
     """Return the silent read-in of a session that gave no labels."""
-    lags, horizons = options.frames(session.rate)
-    said = len(horizons) * session.outputs
-    weight = np.zeros((said, len(lags) * session.channels * session.features), np.float32)
+    said = len(options.horizons_s) * session.outputs
+    weight = np.zeros((said, session.channels * session.features), np.float32)
     return Weights(weight, np.zeros(said, np.float32))
 
 
-def apply_read_in(x: np.ndarray, weights: Weights, lags: Sequence[int]) -> np.ndarray:
-    """Map (T, C, F) frames to (T, K) outputs; before the first frame stand zeros."""
-    return _said(_lagged(x, lags), weights)
+def apply_read_in(x: np.ndarray, weights: Weights) -> np.ndarray:
+    """Map (T, C, F) frames to (T, K) outputs."""
+    return (x.reshape(len(x), -1) @ weights.weight.T + weights.offset).astype(np.float32)
 
 
 class _Sums(NamedTuple):
-    """Moments of lagged frames and targets: of both, of frames with targets, sums, and the number of rows."""
+    """Moments of frames and targets: of both, of frames with targets, sums, and the number of rows."""
 
     gram: np.ndarray
     cross: np.ndarray
@@ -241,22 +206,22 @@ class _Stretch(NamedTuple):
     Attributes
     ----------
     part : of the session that it belongs to; neighbours in time go together, because they resemble each other.
-    seen : (T, L * C * F) lagged frames.
+    x : (T, C, F) its frames.
     sums : their moments with the targets; these may lie beyond the stretch, by the longest horizon.
     """
 
     part: int
-    seen: np.ndarray
+    x: np.ndarray
     sums: _Sums
 
 
 def _stretches(session: SessionData, options: ReadInOptions) -> list[list[_Stretch]]:
     """Cut every training segment so that each part of the session gets a stretch at least."""
-    lags, horizons = options.frames(session.rate)
+    horizons = options.horizons(session.rate)
     each = -(-options.parts // len(session.train))
     found: list[list[_Stretch]] = []
     for number, segment in enumerate(session.train):
-        seen, y = _lagged(segment.x, lags), segment.y
+        x, y = segment.x, segment.y
         cuts = np.linspace(0, len(segment), each + 1).round().astype(int)
         found.append([])
         for index, (start, end) in enumerate(pairwise(cuts), start=number * each):
@@ -264,17 +229,12 @@ def _stretches(session: SessionData, options: ReadInOptions) -> list[list[_Stret
             stop = max(first, min(end, len(y) - max(0, *horizons)))
             targets = np.concatenate([y[first + ahead : stop + ahead] for ahead in horizons], axis=1)
             part = index * options.parts // (each * len(session.train))
-            found[-1].append(_Stretch(part, seen[start:end], _sums(seen[first:stop], targets)))
+            found[-1].append(_Stretch(part, x[start:end], _sums(x[first:stop], targets)))
     return found
 
 
-def _lagged(x: np.ndarray, lags: Sequence[int]) -> np.ndarray:
-    flat = x.reshape(len(x), -1)
-    padded = np.concatenate([np.zeros((max(lags), flat.shape[1]), flat.dtype), flat])
-    return np.concatenate([padded[max(lags) - lag : max(lags) - lag + len(flat)] for lag in lags], axis=1)
-
-
-def _sums(x: np.ndarray, targets: np.ndarray) -> _Sums:
+def _sums(frames: np.ndarray, targets: np.ndarray) -> _Sums:
+    x = frames.reshape(len(frames), -1)
     return _Sums(
         (x.T @ x).astype(np.float64),
         (x.T @ targets).astype(np.float64),
@@ -309,10 +269,6 @@ def _score(session: SessionData, horizons: Sequence[int]) -> float:
     truth = np.concatenate([segment.y[segment.warm_up :] for segment in segments])
     said = np.concatenate([segment.privileged[segment.warm_up :, columns, 0] for segment in segments])
     return r2_axis_mean(truth, said)
-
-
-def _said(seen: np.ndarray, weights: Weights) -> np.ndarray:
-    return (seen @ weights.weight.T + weights.offset).astype(np.float32)
 
 
 def _carrying(segment: Segment, outputs: np.ndarray) -> Segment:

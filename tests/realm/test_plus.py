@@ -97,7 +97,7 @@ def test_windows_carry_the_outputs_of_their_own_session(sessions: list[Any]) -> 
     decoder = RealmStudentPlus("tiny")
     network = make_network(decoder.plus_config(sessions[0])).eval()
     network.read_in.set(weights)
-    carried = with_read_in(steadied(sessions[0], 30.0), weights, READ_IN)
+    carried = with_read_in(steadied(sessions[0], 30.0), weights)
     segment, mask = carried.validation[0], torch.from_numpy(carried.mask)[None]
     x, said = torch.from_numpy(segment.x)[None], torch.from_numpy(segment.privileged[None, :, :, 0])
     raw = torch.from_numpy(sessions[0].validation[0].x)[None]
@@ -117,13 +117,13 @@ def test_never_below_the_zero_shot_network_on_validation(
     decoder.adapt(session, context, artifact)
     assert isinstance(decoder.network, PlusNetwork)
     session = steadied(session, 30.0)
-    silent = with_read_in(session, no_weights(session, READ_IN), READ_IN)
+    silent = with_read_in(session, no_weights(session, READ_IN))
     zero_shot = RealmStudentPlus("tiny", {}, ALL)
     zero_shot.adapt(replace(session, train=()), context, artifact)
     assert isinstance(zero_shot.network, PlusNetwork)
     start = validation_r2(zero_shot.network, [silent], "cpu")()
     own = Weights(decoder.network.read_in.weight.numpy(), decoder.network.read_in.offset.numpy())
-    end = validation_r2(decoder.network, [with_read_in(session, own, READ_IN)], "cpu")()
+    end = validation_r2(decoder.network, [with_read_in(session, own)], "cpu")()
     assert end >= start - 1e-6
     assert any("the zero-shot network" in warning for warning in context.warnings) == misleading
     if misleading:
@@ -149,12 +149,11 @@ def test_read_in_counts_among_the_deployed_parameters(
     assert decoder.parameters().deployed == decoder.parameters().trained == numbers == artifact.record.parameters
 
 
-def test_lags_and_horizons_are_whole_frames(session_maker: Any) -> None:
-    with pytest.raises(OptionError, match=r"decoder.read_in.lags_s=0.03 is no whole number of frames at 50 Hz"):
-        fit_read_in(session_maker(), ReadInOptions(lags_s=(0.0, 0.03)))
+def test_horizons_are_whole_frames(session_maker: Any) -> None:
+    with pytest.raises(OptionError, match=r"decoder.read_in.horizons_s=0.03 is no whole number of frames at 50 Hz"):
+        fit_read_in(session_maker(), ReadInOptions(horizons_s=(0.0, 0.03)))
 
 
-@pytest.mark.parametrize("lags", [[0.24, 0.0], [-0.1, 0.0], []])
-def test_lags_look_back_in_order(lags: list[float]) -> None:
-    with pytest.raises(OptionError, match="lags_s"):
-        RealmStudentPlus("tiny", {"read_in.lags_s": lags})
+def test_one_horizon_is_needed() -> None:
+    with pytest.raises(OptionError, match="horizons_s"):
+        RealmStudentPlus("tiny", {"read_in.horizons_s": []})

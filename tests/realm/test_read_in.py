@@ -22,15 +22,11 @@ from realmbench.realm.read_in import (
     with_read_in,
 )
 
-OPTIONS = ReadInOptions(lags_s=(0.0, 0.04), horizons_s=(0.0,), parts=4)
-LAGS = (0, 2)
+OPTIONS = ReadInOptions(horizons_s=(0.0,), parts=4)
 
 
 def rows(segment: Any) -> np.ndarray:
-    """Frames now and two frames ago, by hand."""
-    flat = segment.x.reshape(len(segment.x), -1).astype(np.float64)
-    before = np.concatenate([np.zeros((2, flat.shape[1])), flat[:-2]])
-    return np.concatenate([flat, before], axis=1)
+    return segment.x.reshape(len(segment.x), -1).astype(np.float64)
 
 
 def ridge(x: np.ndarray, y: np.ndarray, strength: float) -> Ridge:
@@ -82,7 +78,7 @@ def test_training_segments_carry_what_fits_to_the_rest_say(session_maker: Any) -
         expected = ridge(x[rest], y[rest], strength).predict(x[inside])
         np.testing.assert_allclose(carried[inside], expected, atol=1e-3)
     for segment, given in zip(session.validation, fitted.session.validation):
-        expected = apply_read_in(segment.x, fitted.weights, LAGS)
+        expected = apply_read_in(segment.x, fitted.weights)
         np.testing.assert_array_equal(given.privileged[:, :, 0], expected)
 
 
@@ -93,8 +89,8 @@ def test_noise_looks_like_nothing_to_what_has_not_seen_it(session_maker: Any) ->
     noise = [generator.standard_normal(segment.y.shape).astype(np.float32) for segment in session.train]
     train = tuple(replace(segment, y=y) for segment, y in zip(session.train, noise))
     session = replace(session, train=train)
-    fitted = fit_read_in(session, ReadInOptions(lags_s=(0.0,), horizons_s=(0.0,)))
-    itself = r2_axis_mean(train[0].y, apply_read_in(train[0].x, fitted.weights, (0,)))
+    fitted = fit_read_in(session, ReadInOptions(horizons_s=(0.0,)))
+    itself = r2_axis_mean(train[0].y, apply_read_in(train[0].x, fitted.weights))
     carried = r2_axis_mean(train[0].y, fitted.session.train[0].privileged[:, :, 0])
     assert carried < 0.02
     assert itself > carried
@@ -103,7 +99,7 @@ def test_noise_looks_like_nothing_to_what_has_not_seen_it(session_maker: Any) ->
 def test_horizons_are_the_target_ahead_and_ago(session_maker: Any) -> None:
     session = session_maker()
     session = replace(session, train=session.train[:1])
-    wide = ReadInOptions(lags_s=(0.0, 0.04), horizons_s=(-0.02, 0.0, 0.04), parts=2)
+    wide = ReadInOptions(horizons_s=(-0.02, 0.0, 0.04), parts=2)
     [segment] = session.train
     inside = slice(1, len(segment) - 2)
     fitted = fit_read_in(session, wide)
@@ -113,19 +109,16 @@ def test_horizons_are_the_target_ahead_and_ago(session_maker: Any) -> None:
     assert min(distances) < 1e-4
 
 
-def test_network_says_what_the_fit_says_and_streams_it(session_maker: Any) -> None:
+def test_network_says_what_the_fit_says(session_maker: Any) -> None:
     session = session_maker()
     fitted = fit_read_in(session, OPTIONS)
-    read_in = ReadIn(LAGS, 6, 2)
+    read_in = ReadIn(session.channels * session.features, 2)
     read_in.set(fitted.weights)
     x = torch.from_numpy(session.validation[0].x)[None]
-    expected = apply_read_in(session.validation[0].x, fitted.weights, LAGS)
+    expected = apply_read_in(session.validation[0].x, fitted.weights)
     np.testing.assert_allclose(read_in(x)[0], expected, atol=1e-5)
-    state, said = read_in.initial_state(1), []
-    for frame in x.unbind(1):
-        y, state = read_in.step(frame, state)
-        said.append(y)
-    torch.testing.assert_close(torch.stack(said, dim=1), read_in(x))
+    read_in.silence()
+    assert not read_in(x).any()
 
 
 def test_silent_and_borrowed_read_in(session_maker: Any) -> None:
@@ -133,10 +126,10 @@ def test_silent_and_borrowed_read_in(session_maker: Any) -> None:
     assert not any(array.any() for array in no_weights(silent, OPTIONS))
     assert [array.shape for array in no_weights(silent, OPTIONS)] == [array.shape for array in other]
     for weights in (no_weights(silent, OPTIONS), other):
-        given = with_read_in(silent, weights, OPTIONS)
+        given = with_read_in(silent, weights)
         for part in ("train", "validation"):
             for before, after in zip(getattr(silent, part), getattr(given, part)):
-                np.testing.assert_array_equal(after.privileged[:, :, 0], apply_read_in(before.x, weights, LAGS))
+                np.testing.assert_array_equal(after.privileged[:, :, 0], apply_read_in(before.x, weights))
 
 
 def test_rehearsals_are_what_a_held_out_session_may_have(session_maker: Any) -> None:
@@ -151,7 +144,7 @@ def test_rehearsals_are_what_a_held_out_session_may_have(session_maker: Any) -> 
     few = replace(session, train=(replace(first, x=first.x[:cut], y=first.y[:cut], privileged=first.privileged[:cut]),))
     weights = fit_read_in(few, options).weights
     np.testing.assert_array_equal(just.train[0].x, first.x[cut:])
-    np.testing.assert_array_equal(just.train[0].privileged[:, :, 0], apply_read_in(first.x[cut:], weights, LAGS))
+    np.testing.assert_array_equal(just.train[0].privileged[:, :, 0], apply_read_in(first.x[cut:], weights))
     assert sum(len(segment) for segment in just.train) == sum(len(segment) for segment in session.train) - cut
     expected = fit_read_in(session, options).session
     np.testing.assert_array_equal(whole.train[0].privileged, expected.train[0].privileged)
