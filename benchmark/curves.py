@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import RealmbenchError
 from .records import BlockScore, RunRecord
 from .statistics import Comparison, comparable, label, methods, runs_by_session
 from .uncertainty import Interval, block_sums, interval, score_matrix
@@ -71,6 +72,33 @@ def _curve(runs: Mapping[str, Mapping[int, RunRecord]]) -> Curve:
             points.append(Point(seconds, float(score_matrix(sums).mean()), interval(sums)))
     first = next(iter(next(iter(runs.values())).values()))
     return Curve(label(first), first.causal, len(runs), len(next(iter(runs.values()))), tuple(points))
+
+
+def at_calibration(record: RunRecord, seconds: float) -> RunRecord:
+    """Return the record as of one point of its curve: that point's scores as its own, and no curve.
+
+    Raises
+    ------
+    RealmbenchError : the record has no such point.
+    """
+    if record.calibration_s == seconds:
+        return record.model_copy(update={"curve": []})
+    for point in record.curve:
+        if point.calibration_s == seconds:
+            return record.model_copy(
+                update={
+                    "calibration_s": seconds,
+                    "metrics": point.metrics,
+                    "blocks": point.blocks,
+                    "split_hash": point.split_hash,
+                    "curve": [],
+                }
+            )
+    where = f"{label(record)} on {record.session}, seed {record.seed},"
+    if record.calibration_s is None:
+        raise RealmbenchError(f"{where} was not run with seconds of calibration; run it under calibration-v1")
+    there = [f"{value:g}" for value in (*(point.calibration_s for point in record.curve), record.calibration_s)]
+    raise RealmbenchError(f"{where} has no score with {seconds:g} s of calibration; it has {', '.join(there)}")
 
 
 def in_words(lines: Sequence[Curve]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .curves import at_calibration
 from .errors import RealmbenchError, unknown_name
 from .records import RunRecord
 from .statistics import Comparison, comparable, label, methods, runs_by_session, sums_of
@@ -35,6 +36,7 @@ class Difference:
     Attributes
     ----------
     first, second : labels; positive differences favour the first.
+    calibration_s : seconds of calibration at which they are compared; None takes each record's own score.
     sessions : R2 of the first minus R2 of the second, averaged over seeds, by session.
     missing : held-out sessions that one of them lacks.
     interval : 95 % interval of the mean difference; None below four sessions.
@@ -46,6 +48,7 @@ class Difference:
 
     first: str
     second: str
+    calibration_s: float | None
     sessions: dict[str, float]
     missing: tuple[str, ...]
     seeds: int
@@ -59,6 +62,12 @@ class Difference:
     claimed: bool
 
     @property
+    def name(self) -> str:
+        """What is compared, in a few words."""
+        stage = "" if self.calibration_s is None else f", {self.calibration_s:g} s of calibration"
+        return f"{self.first} minus {self.second}{stage}"
+
+    @property
     def ahead(self) -> int:
         """Number of sessions in which the first is ahead."""
         return sum(value > 0 for value in self.sessions.values())
@@ -69,18 +78,19 @@ class Difference:
 
 
 def differences(
-    records: Iterable[RunRecord], first: str, others: Sequence[str]
+    records: Iterable[RunRecord], first: str, others: Sequence[str], calibrations: Sequence[float] = ()
 ) -> list[tuple[Comparison, list[Difference]]]:
     """Compare one method with others wherever records of all of them exist.
 
     Parameters
     ----------
     first, others : a model's name, or a label as tables show it (``"gru (small)"``) where a name fits several.
+    calibrations : seconds of calibration, points of the curves; none compares the records' own (last) scores.
 
     Raises
     ------
-    RealmbenchError : a name fits no record or several methods, methods share no session and seed, or no dataset,
-        protocol and front end has all of them.
+    RealmbenchError : a name fits no record or several methods, methods share no session and seed, one lacks a
+        point of calibration, or no dataset, protocol and front end has all of them.
     """
     pairs, known = [], set()
     for comparison, group in comparable(record for record in records if record.audit is None):
@@ -88,7 +98,9 @@ def differences(
         known |= {*available, *(runs[0].model for runs in available.values())}
         one, *rest = (_chosen(name, available) for name in (first, *others))
         if one is not None and all(other is not None for other in rest):
-            pairs += [(comparison, *_common(one, other)) for other in rest if other is not None]
+            common = [_common(one, other) for other in rest if other is not None]
+            for seconds in calibrations or (None,):
+                pairs += [(comparison, seconds, _at(a, seconds), _at(b, seconds)) for a, b in common]
     if not pairs:
         for name in (first, *others):
             if name not in known:
@@ -96,12 +108,12 @@ def differences(
         raise RealmbenchError(
             f"no dataset, protocol and front end has records of all of {', '.join((first, *others))}; run them alike"
         )
-    raw = [_p_value(a, b) for _, a, b in pairs]
+    raw = [_p_value(a, b) for _, _, a, b in pairs]
     # Holm over everything that was asked for and can be tested at all; the rest makes no claim.
     adjusted = iter(holm([p for p in raw if p is not None]))
     found: dict[str, tuple[Comparison, list[Difference]]] = {}
-    for (comparison, a, b), p_value in zip(pairs, raw):
-        difference = _difference(comparison, a, b, p_value, None if p_value is None else next(adjusted))
+    for (comparison, seconds, a, b), p_value in zip(pairs, raw):
+        difference = _difference(comparison, seconds, a, b, p_value, None if p_value is None else next(adjusted))
         found.setdefault(repr(comparison), (comparison, []))[1].append(difference)
     return list(found.values())
 
@@ -136,8 +148,19 @@ def _common(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> tuple[Ru
     return next(kept), next(kept)
 
 
+def _at(runs: Runs, seconds: float | None) -> Runs:
+    if seconds is None:
+        return runs
+    return {name: {seed: at_calibration(run, seconds) for seed, run in seeds.items()} for name, seeds in runs.items()}
+
+
 def _difference(
-    comparison: Comparison, a: Runs, b: Runs, p_value: float | None, p_adjusted: float | None
+    comparison: Comparison,
+    seconds: float | None,
+    a: Runs,
+    b: Runs,
+    p_value: float | None,
+    p_adjusted: float | None,
 ) -> Difference:
     first, second = sums_of(a), sums_of(b)
     scores = score_matrix(first, second)
@@ -148,6 +171,7 @@ def _difference(
     return Difference(
         first=label(runs[0]),
         second=label(other),
+        calibration_s=seconds,
         sessions=dict(zip(a, by_session.tolist())),
         missing=tuple(name for name in comparison.sessions if name not in a),
         seeds=scores.shape[1],
@@ -170,7 +194,7 @@ def in_words(difference: Difference) -> str:
     """Say in plain words what was measured, what can be claimed and what cannot."""
     d, count = difference, len(difference.sessions)
     sentences = [
-        f"{d.first} minus {d.second}: {d.mean:+.3f} R2 on average over {count} session{'s' * (count > 1)} "
+        f"{d.name}: {d.mean:+.3f} R2 on average over {count} session{'s' * (count > 1)} "
         f"(median {d.median:+.3f}), ahead in {d.ahead} of {count}."
     ]
     if d.interval is None:

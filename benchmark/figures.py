@@ -14,6 +14,7 @@ from .files import write_whole
 from .leaderboard import title
 from .records import RunRecord
 from .statistics import Comparison
+from .stream_time import FEWEST_STRETCHES, StreamCurve, stream_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,10 +42,14 @@ def write_figures(records: Sequence[RunRecord], folder: Path, file_format: str =
     for comparison, by_day in day_curves(records):
         path = folder / f"days-{_slug(title(comparison))}.{file_format}"
         written.append(_save(day_figure(comparison, by_day), path))
+    for comparison, since_start in stream_curves(records):
+        path = folder / f"stream-{_slug(title(comparison))}.{file_format}"
+        written.append(_save(stream_figure(comparison, since_start), path))
     if not written:
         raise RealmbenchError(
             "these records hold neither a calibration curve over a whole set of sessions nor sessions of "
-            f"{FEWEST_DAYS} days; run decoders with --protocol calibration-v1, or on more sessions"
+            f"{FEWEST_DAYS} days nor test blocks of {FEWEST_STRETCHES * 10} s; "
+            "run decoders with --protocol calibration-v1, or on more sessions"
         )
     return written
 
@@ -96,6 +101,25 @@ def day_figure(comparison: Comparison, lines: Sequence[DayCurve]) -> Figure:
     panels[0].set_ylabel("R2, mean over axes")
     panels[-1].legend(fontsize=8, frameon=False)
     figure.suptitle(f"{title(comparison)}; days count from the subject's first session", fontsize=9)
+    return figure
+
+
+def stream_figure(comparison: Comparison, lines: Sequence[StreamCurve]) -> Figure:
+    """Draw R2 against the time since a test block began, one line per method."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for number, line in enumerate(lines):
+        style = "-" if line.causal else "--"
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(line.since_s, line.r2, style, marker="o", markersize=4, color=colour, label=line.label)
+    axes.axhline(0, color="grey", linewidth=0.6)
+    axes.set_xlabel("seconds since the test block began (behaviour differs from stretch to stretch: compare lines)")
+    axes.set_ylabel("R2 over all sessions, mean over axes")
+    axes.set_title(f"{title(comparison)}\ndashed: not causal", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -219,7 +219,7 @@ def print_differences(found: Sequence[tuple[Comparison, Sequence[Difference]]]) 
         table = Table(title=title(comparison), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("session")
         for difference in differences:
-            table.add_column(f"{difference.first} - {difference.second}", justify="right")
+            table.add_column(difference.name, justify="right")
         for session in comparison.sessions:
             cells = [number(difference.sessions.get(session), "+.3f") for difference in differences]
             table.add_row(session, *cells)

@@ -52,7 +52,7 @@ FLOOR_4 = {
     "card",
     "checkpoint",
 }
-FLOOR_5 = {"statistics", "differences", "curves", "days", "leaderboard", "figures"}
+FLOOR_5 = {"statistics", "differences", "curves", "days", "stream_time", "leaderboard", "figures"}
 FLOOR_6 = {"cli", "render", "__init__", "__main__"}
 
 

@@ -103,12 +103,18 @@ def compare(
         typer.Option(help="Suite whose records are compared; needed where results hold more than one."),
     ] = None,
     dataset: Annotated[Optional[str], typer.Option(help="Only this dataset.")] = None,  # noqa: UP045
+    calibration: Annotated[
+        Optional[list[float]],  # noqa: UP045
+        typer.Option(help="Compare with so many seconds of calibration; may be repeated. The last point by default."),
+    ] = None,
     results_dir: ResultsDir = Path("results"),
     as_json: AsJson = False,
 ) -> None:
     """Say what can and what cannot be claimed of the difference between methods.
 
     Example: `realmbench compare realm-student realm-pooled gru --suite core-v1`
+
+    With little calibration: `realmbench compare realm-student gru --suite fewshot-v1 --calibration 15 --calibration 60`
     """
     from realmbench.differences import differences
 
@@ -118,7 +124,7 @@ def compare(
         if dataset not in known:
             raise unknown_name("dataset among the records", dataset, known)
         records = [record for record in records if record.dataset == dataset]
-    found = differences(records, first, others)
+    found = differences(records, first, others, calibration or ())
     if as_json:
         content = [
             {"comparison": vars(comparison), "differences": [each.as_dict() for each in group]}
@@ -157,7 +163,7 @@ def figures(
     output: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("figures"),
     file_format: Annotated[str, typer.Option("--format", help="svg, png or pdf.")] = "svg",
 ) -> None:
-    """Draw every figure that a suite's records allow: R2 by seconds of calibration, and by day.
+    """Draw every figure that a suite's records allow: R2 by seconds of calibration, by day, and by time in a stream.
 
     Example: `realmbench figures --suite calibration-v1`
     """

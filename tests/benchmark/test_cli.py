@@ -57,6 +57,11 @@ def test_compare_and_figures_read_what_runs_wrote(tmp_path: Path, toy_name: str)
     assert "nothing can be said about any other session" in compared.stdout
     [group] = json.loads(realmbench("compare", "wiener", "mean", "--json", folder=tmp_path).stdout)
     assert group["differences"][0]["ahead"] == 2
+    early = realmbench("compare", "wiener", "mean", "--calibration", "15", folder=tmp_path)
+    assert "wiener (tiny) minus mean (tiny), 15 s of calibration" in early.stdout
+    never = realmbench("compare", "wiener", "mean", "--calibration", "7", folder=tmp_path)
+    assert never.returncode == 2
+    assert "has no score with 7 s of calibration; it has 15" in " ".join(never.stderr.split())
     assert realmbench("figures", folder=tmp_path).returncode == 0
     assert len(list((tmp_path / "figures").glob("calibration-*.svg"))) == 1
     wrong = realmbench("compare", "wiener", "mean", "--dataset", "tyo", folder=tmp_path)

@@ -12,7 +12,7 @@ from realmbench.dataset import Dataset
 from realmbench.differences import Difference, differences, in_words
 from realmbench.errors import RealmbenchError, UnknownNameError
 from realmbench.plan import RunRequest, make_plan
-from realmbench.records import RunRecord
+from realmbench.records import CurvePoint, RunRecord
 from realmbench.runner import Events, SessionBank, run
 
 
@@ -136,3 +136,47 @@ def test_audits_are_never_compared(template: RunRecord, base: np.ndarray) -> Non
     records = records_of(template, "a", base) + records_of(template, "b", base, audit="shifted-target")
     with pytest.raises(UnknownNameError):
         differences(records, "a", ["b"])
+
+
+def curve_records(template: RunRecord, model: str, stages: dict[float, np.ndarray]) -> list[RunRecord]:
+    """Make records with a point of the curve per stage, the last one as their own score."""
+    *earlier, last = [(seconds, records_of(template, model, scores)) for seconds, scores in stages.items()]
+    made = []
+    for index, record in enumerate(last[1]):
+        points = [
+            CurvePoint(
+                calibration_s=seconds,
+                metrics=records[index].metrics,
+                blocks=records[index].blocks,
+                seconds={},
+                split_hash=f"split-{seconds:g}",
+                warnings=[],
+            )
+            for seconds, records in earlier
+        ]
+        made.append(record.model_copy(update={"calibration_s": last[0], "curve": points}))
+    return made
+
+
+def test_every_point_of_the_curve_can_be_compared(template: RunRecord, base: np.ndarray) -> None:
+    noise = np.random.default_rng(5).normal(0, 0.01, base.shape)
+    noise -= noise.mean()
+    a = curve_records(template, "a", {0.0: base + 0.3 + noise, 15.0: base + 0.1 + noise, 60.0: base})
+    b = curve_records(template, "b", {15.0: base, 60.0: base + 0.2 + noise})
+    [(_, group)] = differences(a + b, "a", ["b"], [15.0, 60.0])
+    assert [each.calibration_s for each in group] == [15.0, 60.0]
+    assert [each.mean for each in group] == pytest.approx([0.1, -0.2])
+    assert [each.p_adjusted for each in group] == pytest.approx([2 * 2 / 2**8] * 2), "Holm is over the points, too"
+    assert in_words(group[0]).startswith("a (tiny) minus b (tiny), 15 s of calibration: +0.100 R2")
+    [(_, [last])] = differences(a + b, "a", ["b"])
+    assert last.mean == pytest.approx(group[1].mean)
+    assert last.calibration_s is None
+
+
+def test_a_point_that_is_not_there_is_named(template: RunRecord, base: np.ndarray) -> None:
+    a = curve_records(template, "a", {0.0: base, 60.0: base})
+    b = curve_records(template, "b", {15.0: base, 60.0: base})
+    with pytest.raises(RealmbenchError, match=r"b \(tiny\) on s0, seed 0, has no score with 0 s .* it has 15, 60"):
+        differences(a + b, "a", ["b"], [0.0])
+    with pytest.raises(RealmbenchError, match="was not run with seconds of calibration"):
+        differences(records_of(template, "a", base) + b, "a", ["b"], [60.0])
