@@ -17,6 +17,7 @@ from .statistics import Comparison
 from .stream_time import FEWEST_STRETCHES, StreamCurve, stream_curves
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe & Ito's palette: told apart by colour-blind readers too.
@@ -71,13 +72,12 @@ def calibration_figure(comparison: Comparison, lines: Sequence[Curve]) -> Figure
             low = [point.interval.low for point in curve.points if point.interval is not None]
             high = [point.interval.high for point in curve.points if point.interval is not None]
             axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
-    axes.axhline(0, color="grey", linewidth=0.6)
     axes.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
     axes.set_xlabel("seconds of calibration (0: nothing of the session was seen)")
     axes.set_ylabel("R2, mean over axes and sessions")
     axes.set_title(f"{title(comparison)}\n{lines[0].sessions} sessions; dashed: not causal", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    _plain(axes)
     return figure
 
 
@@ -94,10 +94,9 @@ def day_figure(comparison: Comparison, lines: Sequence[DayCurve]) -> Figure:
             colour = COLOURS[names.index(line.label) % len(COLOURS)]
             axes.plot(*zip(*line.means), "-" if line.causal else "--", color=colour, label=line.label)
             axes.plot(*zip(*line.sessions), ".", color=colour, markersize=4)
-        axes.axhline(0, color="grey", linewidth=0.6)
         axes.set_xlabel("day of the session")
         axes.set_title("" if seconds is None else f"{seconds:g} s of calibration", fontsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
+        _plain(axes)
     panels[0].set_ylabel("R2, mean over axes")
     panels[-1].legend(fontsize=8, frameon=False)
     figure.suptitle(f"{title(comparison)}; days count from the subject's first session", fontsize=9)
@@ -114,13 +113,17 @@ def stream_figure(comparison: Comparison, lines: Sequence[StreamCurve]) -> Figur
         style = "-" if line.causal else "--"
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(line.since_s, line.r2, style, marker="o", markersize=4, color=colour, label=line.label)
-    axes.axhline(0, color="grey", linewidth=0.6)
     axes.set_xlabel("seconds since the test block began (behaviour differs from stretch to stretch: compare lines)")
     axes.set_ylabel("R2 over all sessions, mean over axes")
     axes.set_title(f"{title(comparison)}\ndashed: not causal", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    _plain(axes)
     return figure
+
+
+def _plain(axes: Axes) -> None:
+    axes.axhline(0, color="grey", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _save(figure: Figure, path: Path) -> Path:
