@@ -229,6 +229,9 @@ def _claim(d: Difference, count: int) -> str:
     if count < SIGNIFICANCE_SESSIONS:
         few = f"with fewer than {SIGNIFICANCE_SESSIONS} sessions chance is too likely"
         return f"No difference can be claimed: {few}; {reach}."
+    if d.p_value is not None and distinguishable(d.interval, d.p_value, count):
+        many = "too much was compared at once, alone it could be; decide beforehand which comparisons matter"
+        return f"No difference can be claimed: {many}; {reach}."
     return f"No difference can be claimed; {reach}."
 
 

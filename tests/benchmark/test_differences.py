@@ -99,6 +99,18 @@ def test_holm_is_over_all_that_is_asked(template: RunRecord, base: np.ndarray) -
     assert [each.p_adjusted for each in group] == pytest.approx([6 / 2**8] * 3)
 
 
+def test_a_claim_that_only_the_number_of_comparisons_forbids_says_so(template: RunRecord, base: np.ndarray) -> None:
+    noise = np.random.default_rng(1).normal(0.03, 0.01, (8, 2))
+    records = records_of(template, "m0", base)
+    for number in range(1, 9):  # 8 x 2 / 2**8 is more than 0.05
+        records += records_of(template, f"m{number}", base + noise)
+    [(_, group)] = differences(records, "m0", [f"m{number}" for number in range(1, 9)])
+    assert not any(each.claimed for each in group)
+    assert all("too much was compared at once, alone it could be" in in_words(each) for each in group)
+    [(_, [alone])] = differences(records, "m0", ["m1"])
+    assert alone.claimed
+
+
 def test_holm_is_over_all_datasets(template: RunRecord, base: np.ndarray) -> None:
     records = [
         record
