@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from realmbench.artifact import Artifact, Trained
@@ -53,6 +53,17 @@ class HandDownOptions(BaseModel):
     task: float = Field(1.0, ge=0)
     outputs: float = Field(1.0, ge=0)
     alignment: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _head_learns(self) -> HandDownOptions:
+        if not (self.task or self.outputs):
+            raise ValueError("task and outputs both have weight 0; the head would learn nothing")
+        return self
+
+    @property
+    def from_teacher(self) -> bool:
+        """Whether a teacher is needed at all."""
+        return bool(self.outputs or self.alignment)
 
 
 class PlusConfig(BaseModel):
@@ -98,13 +109,14 @@ class PlusNetwork(nn.Module):
         self.steady = SteadyNormaliser(steady_s, config.rate)
         self.encoder = encoder
         self.read_in = ReadIn(config.channels * config.features, said)
-        self.enter = nn.Linear(said, config.d_model)
+        # A read-in without horizons says nothing.
+        self.enter = nn.Linear(said, config.d_model) if said else None
         self.head = nn.Linear(config.d_model, outputs)
-        self.direct = nn.Linear(said, outputs)
+        self.direct = nn.Linear(said, outputs) if said else None
 
     def encode(self, x: torch.Tensor, mask: torch.Tensor, said: torch.Tensor) -> EncoderOutput:
         """Map steadied frames (B, T, C, F), channel mask (B, C) and read-in outputs (B, T, K) to hidden states."""
-        return self.encoder.encode(self.encoder.tokenize(x, mask) + self.enter(said))
+        return self.encoder.encode(self.encoder.tokenize(x, mask) + self._entering(said))
 
     def decode(self, x: torch.Tensor, mask: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
         """Map steadied frames, mask and read-in outputs to (B, T, D)."""
@@ -112,7 +124,7 @@ class PlusNetwork(nn.Module):
 
     def read_out(self, hidden: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
         """Map hidden states (..., d) and read-in outputs (..., K) to (..., D)."""
-        return self.head(hidden) + self.direct(said)
+        return self.head(hidden) if self.direct is None else self.head(hidden) + self.direct(said)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map (B, T, C, F) frames to (B, T, D) normalised predictions."""
@@ -129,8 +141,12 @@ class PlusNetwork(nn.Module):
         """Map one (B, C, F) frame to its (B, D) prediction and carry the memory on."""
         frame, steady = self.steady.step(frame, state.steady)
         said = self.read_in(frame)
-        hidden, encoder = self.encoder.step(frame, mask, state.encoder, self.enter(said))
+        hidden, encoder = self.encoder.step(frame, mask, state.encoder, self._entering(said))
         return self.read_out(hidden, said), PlusState(steady, encoder)
+
+    def _entering(self, said: torch.Tensor) -> torch.Tensor | float:
+        """Return what read-in outputs (..., K) add to tokens (..., d)."""
+        return 0.0 if self.enter is None else self.enter(said)
 
 
 class Rehearsed:
@@ -176,47 +192,66 @@ def train_task_teacher(
 
 def hand_down(
     config: PlusConfig,
-    teacher_config: PlusConfig,
     weights: HandDownOptions,
     options: TrainOptions,
     rehearsed: Rehearsed,
     sessions: Sequence[SessionData],
     context: Context,
-    teacher: Artifact,
+    teacher: tuple[PlusConfig, Artifact] | None,
 ) -> Artifact:
-    """Return the causal student that has learnt the task, and the outputs and the representation of the teacher."""
+    """Return the causal student that has learnt the task, and the outputs and the representation of the teacher.
+
+    Parameters
+    ----------
+    teacher : its network and what training left of it; None where the weights take nothing from one.
+    """
     full = {
         "network": config.model_dump(),
         "weights": weights.model_dump(),
         "train": options.model_dump(),
     }
     kind = "realm-student-plus"
+    parents = [] if teacher is None else [teacher[1]]
 
     def build() -> Trained:
-        above = _new(teacher_config, context, "realm-task-teacher")
-        load_arrays_into(above, teacher.arrays)
-        above.eval().requires_grad_(False)
         network = _new(config, context, kind)
-        checked = context.checkpoint(kind, {**full, "teacher": teacher.hash}, sessions, SOURCES)
+        checked = context.checkpoint(
+            kind, {**full, "teacher": [parent.hash for parent in parents]}, sessions, SOURCES
+        )
+        above = None if teacher is None else _frozen(*teacher, context)
         loss = partial(hand_down_loss, network, above, weights)
         result = learn(network, rehearsed(), options, context, kind, checked, loss)
         return Trained(module_arrays(network), _count(network), *result)
 
     return context.artifacts.get_or_build(
-        kind, full, sessions, context.seed, context.device, build, parents=[teacher], sources=SOURCES
+        kind, full, sessions, context.seed, context.device, build, parents=parents, sources=SOURCES
     )
 
 
-def hand_down_loss(student: PlusNetwork, teacher: PlusNetwork, weights: HandDownOptions, batch: Batch) -> torch.Tensor:
-    """Return the weighted sum of the task, the distance from the teacher's outputs, and the alignment."""
-    said = batch.privileged[..., 0]  # (B, T, K)
+def _frozen(config: PlusConfig, artifact: Artifact, context: Context) -> PlusNetwork:
+    network = make_network(config)
+    load_arrays_into(network, artifact.arrays)
+    return network.to(context.device).eval().requires_grad_(False)
+
+
+def hand_down_loss(
+    student: PlusNetwork, teacher: PlusNetwork | None, weights: HandDownOptions, batch: Batch
+) -> torch.Tensor:
+    """Return the weighted sum of the task, the distance from the teacher's outputs, and the alignment.
+
+    Without a teacher the task is all there is.
+    """
+    said = batch.privileged.flatten(2)  # (B, T, K)
     code = student.encode(batch.x, batch.mask, said)
     prediction = student.read_out(code.final, said)  # (B, T, D)
+    loss = weights.task * nn.functional.mse_loss(prediction, batch.y)
+    if teacher is None:
+        return loss
     with torch.no_grad():
         target = teacher.encode(batch.x, batch.mask, said)
         output = teacher.read_out(target.final, said)  # (B, T, D)
     return (
-        weights.task * nn.functional.mse_loss(prediction, batch.y)
+        loss
         + weights.outputs * nn.functional.mse_loss(prediction, output)
         + weights.alignment * cosine(code.layers[-1], target.layers[-1])
     )
@@ -250,7 +285,7 @@ def validation_r2(network: PlusNetwork, sessions: Sequence[SessionData], device:
 
 
 def _predict(network: PlusNetwork, batch: Batch) -> torch.Tensor:
-    return network.decode(batch.x, batch.mask, batch.privileged[..., 0])
+    return network.decode(batch.x, batch.mask, batch.privileged.flatten(2))
 
 
 def _new(config: PlusConfig, context: Context, stage: str) -> PlusNetwork:

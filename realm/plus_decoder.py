@@ -95,6 +95,15 @@ class _Plus(RealmBase):
         """With a silent read-in."""
         return True
 
+    def idle_options(self) -> dict[str, str]:
+        idle = super().idle_options()
+        if not self.options.read_in.horizons_s:
+            names = ("decoder.read_in.parts", "decoder.read_in.few_s")
+            idle |= dict.fromkeys(names, "decoder.read_in.horizons_s is empty: there is no read-in")
+        if not self.train_options.teacher.updates:
+            idle |= {"decoder.masking.": "train.teacher.updates=0 leaves masked autoencoding out"}
+        return idle
+
     def sizes(self) -> Mapping[str, int]:
         """There is no published one."""
         return {}
@@ -169,18 +178,20 @@ class RealmStudentPlus(_Plus):
     options: PlusOptions
     train_options: PlusTrainOptions
 
+    def idle_options(self) -> dict[str, str]:
+        idle = super().idle_options()
+        if not self.options.hand_down.from_teacher:
+            names = ("decoder.masking.", "decoder.drop_path", "train.teacher.", "train.task.")
+            idle |= dict.fromkeys(names, "hand_down.outputs=0 and hand_down.alignment=0 leave the teacher out")
+        return idle
+
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
-        rehearsed = self.rehearsed(sessions, context)
-        return hand_down(
-            self.plus_config(sessions[0]),
-            self.teacher_config(sessions[0]),
-            self.options.hand_down,
-            self.train_options.student,
-            rehearsed,
-            sessions,
-            context,
-            self.teach(rehearsed, sessions, context),
-        )
+        rehearsed, weights = self.rehearsed(sessions, context), self.options.hand_down
+        teacher = None
+        if weights.from_teacher:
+            teacher = self.teacher_config(sessions[0]), self.teach(rehearsed, sessions, context)
+        training = self.train_options.student
+        return hand_down(self.plus_config(sessions[0]), weights, training, rehearsed, sessions, context, teacher)
 
 
 class RealmTeacherPlus(_Plus):

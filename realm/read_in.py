@@ -11,10 +11,11 @@ segments get the outputs of read-ins that were fitted to the other parts of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,14 +37,15 @@ class ReadInOptions(BaseModel):
 
     Attributes
     ----------
-    horizons_s : of the target; ahead where positive.
+    horizons_s : of the target; ahead where positive. Without any there is no read-in.
     parts : stretches of a session, each of which gets the read-in of the others while a network learns.
-    few_s : seconds of a pretraining session with which it plays a held-out one that has just been calibrated.
+    few_s : seconds of a pretraining session with which it plays a held-out one that has just been calibrated; what is
+        left of a segment behind them is learnt from where it is no shorter than they are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    horizons_s: Annotated[tuple[float, ...], Field(min_length=1)] = (-0.1, 0.0, 0.1, 0.2)
+    horizons_s: tuple[float, ...] = (-0.1, 0.0, 0.1, 0.2)
     parts: int = Field(4, ge=2)
     few_s: float = Field(30.0, gt=0)
 
@@ -72,7 +74,7 @@ class FittedReadIn:
     ----------
     weights : fitted to the whole training part.
     session : its segments carry the read-in's outputs (T, K, 1) as their ``privileged`` frames.
-    score : R2 of the outputs for now, on validation and on the training segments.
+    score : R2 of the outputs for now, on validation and on the training segments; not a number without horizons.
     """
 
     weights: Weights
@@ -117,6 +119,9 @@ def fit_read_in(session: SessionData, options: ReadInOptions) -> FittedReadIn:
     Its strength is chosen by what has not been fitted to: validation, and every stretch of the training part by the
     read-in of the others. With seconds of calibration validation alone would be too short to choose anything.
     """
+    if not options.horizons_s:
+        silent = no_weights(session, options)
+        return FittedReadIn(silent, with_read_in(session, silent), math.nan)
     segments = _stretches(session, options)
     stretches = [stretch for segment in segments for stretch in segment]
     everything = _joined([stretch.sums for stretch in stretches])
@@ -145,8 +150,11 @@ def rehearsals(session: SessionData, options: ReadInOptions) -> list[SessionData
     """Return a pretraining session as three that a network may meet: not calibrated, just calibrated, and wholly.
 
     A network that has only met read-ins fitted to whole sessions would trust one that was fitted to seconds as much.
+    Without a read-in there is nothing to rehearse.
     """
     silent = with_read_in(session, no_weights(session, options))
+    if not options.horizons_s:
+        return [silent]
     whole = fit_read_in(session, options).session
     few, rest = _first(session, round(options.few_s * session.rate))
     if not rest.train:
@@ -158,15 +166,21 @@ def _first(session: SessionData, frames: int) -> tuple[SessionData, SessionData]
     """Cut a session's training segments after so many frames."""
     before: list[Segment] = []
     after: list[Segment] = []
+    left = frames
     for segment in session.train:
-        taken = min(frames, len(segment))
-        frames -= taken
-        for part, inside in ((before, slice(0, taken)), (after, slice(taken, None))):
-            if len(segment.x[inside]):
-                x, y, privileged = (getattr(segment, name)[inside] for name in ("x", "y", "privileged"))
-                start = segment.start + (inside.start or 0)
-                part.append(replace(segment, x=x, y=y, privileged=privileged, warm_up=0, start=start))
+        taken = min(left, len(segment))
+        left -= taken
+        if taken:
+            before.append(_part(segment, slice(0, taken)))
+        # Training windows are as short as the shortest segment: a sliver would shorten them all.
+        if not taken or len(segment) - taken >= frames:
+            after.append(_part(segment, slice(taken, None)))
     return replace(session, train=tuple(before)), replace(session, train=tuple(after))
+
+
+def _part(segment: Segment, inside: slice) -> Segment:
+    x, y, privileged = (getattr(segment, name)[inside] for name in ("x", "y", "privileged"))
+    return replace(segment, x=x, y=y, privileged=privileged, warm_up=0, start=segment.start + inside.start)
 
 
 def with_read_in(session: SessionData, weights: Weights) -> SessionData:

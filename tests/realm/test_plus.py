@@ -84,11 +84,42 @@ def test_loss_by_hand(sessions: list[Any]) -> None:
         for weights, expected in (
             ({"task": 1, "outputs": 0, "alignment": 0}, parts["task"]),
             ({"task": 0, "outputs": 1, "alignment": 0}, parts["outputs"]),
-            ({"task": 0, "outputs": 0, "alignment": 1}, 1 - cosine),
+            ({"task": 1, "outputs": 0, "alignment": 1}, parts["task"] + 1 - cosine),
             ({"task": 1, "outputs": 2, "alignment": 3}, parts["task"] + 2 * parts["outputs"] + 3 * (1 - cosine)),
         ):
             loss = hand_down_loss(student, teacher, HandDownOptions(**weights), batch)
             torch.testing.assert_close(loss, expected)
+        alone = hand_down_loss(student, None, HandDownOptions(task=3, outputs=0, alignment=0), batch)
+        torch.testing.assert_close(alone, 3 * parts["task"])
+
+
+def test_without_a_hand_down_no_teacher_is_trained(context: Context, sessions: list[Any]) -> None:
+    none = {"hand_down.outputs": 0, "hand_down.alignment": 0}
+    plus = RealmStudentPlus("tiny", none, train("student", "finetune")).pretrain(sessions, context)
+    assert plus.record.parents == ()
+    with pytest.raises(OptionError, match=r"train\.task\.updates.*leave the teacher out"):
+        RealmStudentPlus("tiny", none, {"task.updates": 5})
+    with pytest.raises(OptionError, match="the head would learn nothing"):
+        RealmStudentPlus("tiny", {"hand_down.outputs": 0, "hand_down.task": 0})
+    with pytest.raises(OptionError, match=r"masking.*leaves masked autoencoding out"):
+        RealmStudentPlus("tiny", {"masking.share": 0.4}, {"teacher.updates": 0})
+
+
+def test_without_horizons_there_is_no_read_in(context: Context, sessions: list[Any], session_maker: Any) -> None:
+    """An ablation: the same network behind the same normaliser; what is left streams as it predicts."""
+    decoder = RealmStudentPlus("tiny", {"read_in.horizons_s": []}, ALL)
+    artifact = decoder.pretrain(sessions, context)
+    session = session_maker(name="held-out", seed=9)
+    decoder.adapt(session, context, artifact)
+    assert isinstance(decoder.network, PlusNetwork)
+    assert decoder.network.enter is None
+    assert decoder.network.direct is None
+    assert not decoder.network.read_in.weight.numel()
+    x = np.concatenate([segment.x for segment in session.validation])
+    running = decoder.stream(session)
+    np.testing.assert_allclose([running.step(frame) for frame in x], decoder.predict(x, session), atol=1e-5)
+    with pytest.raises(OptionError, match="there is no read-in"):
+        RealmStudentPlus("tiny", {"read_in.horizons_s": [], "read_in.parts": 3})
 
 
 def test_windows_carry_the_outputs_of_their_own_session(sessions: list[Any]) -> None:
@@ -152,8 +183,3 @@ def test_read_in_counts_among_the_deployed_parameters(
 def test_horizons_are_whole_frames(session_maker: Any) -> None:
     with pytest.raises(OptionError, match=r"decoder.read_in.horizons_s=0.03 is no whole number of frames at 50 Hz"):
         fit_read_in(session_maker(), ReadInOptions(horizons_s=(0.0, 0.03)))
-
-
-def test_one_horizon_is_needed() -> None:
-    with pytest.raises(OptionError, match="horizons_s"):
-        RealmStudentPlus("tiny", {"read_in.horizons_s": []})

@@ -154,5 +154,16 @@ def test_session_of_seconds_has_no_rehearsal_of_seconds(session_maker: Any) -> N
     assert len(rehearsals(session_maker(seconds=5.0), replace_options(few_s=500.0))) == 2
 
 
+def test_no_sliver_is_left_to_learn_from(session_maker: Any) -> None:
+    """All training windows are as short as the shortest segment."""
+    session = session_maker(seconds=20.0)
+    segment = session.train[0]
+    few_s = (len(segment) - 3) / session.rate
+    rehearsed = rehearsals(session, replace_options(few_s=few_s))
+    assert min(len(each) for part in rehearsed for each in part.train) == min(len(each) for each in session.train)
+    alone = replace(session, train=(segment,))
+    assert len(rehearsals(alone, replace_options(few_s=few_s))) == 2
+
+
 def replace_options(**changes: Any) -> ReadInOptions:
     return OPTIONS.model_copy(update=changes)
