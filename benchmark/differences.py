@@ -39,11 +39,13 @@ class Difference:
     calibration_s : seconds of calibration at which they are compared; None takes each record's own score.
     sessions : R2 of the first minus R2 of the second, averaged over seeds, by session.
     missing : held-out sessions that one of them lacks.
+    mixed : labels of those whose records several versions of the code made.
     interval : 95 % interval of the mean difference; None below four sessions.
     p_value, p_adjusted : of the signed-rank test, the latter after Holm over everything that was asked for together,
         all datasets included; None below six sessions.
     probabilities : that the first is worse, practically equal (within 0.01), better; None below six sessions.
-    claimed : the difference is larger than chance allows, after adjustment, and no session is missing.
+    claimed : the difference is larger than chance allows, after adjustment, and no session is missing,
+        and each of the two is one version of the code.
     """
 
     first: str
@@ -51,6 +53,7 @@ class Difference:
     calibration_s: float | None
     sessions: dict[str, float]
     missing: tuple[str, ...]
+    mixed: tuple[str, ...]
     seeds: int
     subjects: int
     mean: float
@@ -154,6 +157,10 @@ def _at(runs: Runs, seconds: float | None) -> Runs:
     return {name: {seed: at_calibration(run, seconds) for seed, run in seeds.items()} for name, seeds in runs.items()}
 
 
+def _codes(runs: Runs) -> set[str]:
+    return {run.code for of_session in runs.values() for run in of_session.values()}
+
+
 def _difference(
     comparison: Comparison,
     seconds: float | None,
@@ -168,12 +175,15 @@ def _difference(
     spread = interval(first, second)
     runs = [next(iter(of_session.values())) for of_session in a.values()]
     other = next(iter(next(iter(b.values())).values()))
+    names = label(runs[0]), label(other)
+    mixed = tuple(name for name, own in zip(names, (a, b)) if len(_codes(own)) > 1)
     return Difference(
-        first=label(runs[0]),
-        second=label(other),
+        first=names[0],
+        second=names[1],
         calibration_s=seconds,
         sessions=dict(zip(a, by_session.tolist())),
         missing=tuple(name for name in comparison.sessions if name not in a),
+        mixed=mixed,
         seeds=scores.shape[1],
         subjects=len({run.subject for run in runs}),
         mean=float(scores.mean()),
@@ -184,6 +194,7 @@ def _difference(
         probabilities=bayesian_signed_rank(by_session) if len(a) >= SIGNIFICANCE_SESSIONS else None,
         claimed=(
             set(a) == set(comparison.sessions)
+            and not mixed
             and p_adjusted is not None
             and distinguishable(spread, p_adjusted, len(a))
         ),
@@ -219,6 +230,8 @@ def _claim(d: Difference, count: int) -> str:
             f"Nothing is claimed: {len(d.missing)} of {count + len(d.missing)} held-out sessions are missing "
             f"({', '.join(d.missing)}), and which ones are there may decide."
         )
+    if d.mixed:
+        return f"Nothing is claimed: several versions of the code made the records of {' and of '.join(d.mixed)}."
     low, high = d.interval.low, d.interval.high
     if d.claimed:
         ahead, behind = (d.first, d.second) if d.mean > 0 else (d.second, d.first)

@@ -132,6 +132,17 @@ def test_only_common_sessions_and_seeds_count(template: RunRecord, base: np.ndar
     assert "Nothing is claimed: 2 of 8 held-out sessions are missing (s6, s7)" in in_words(found)
 
 
+def test_records_of_several_versions_of_the_code_claim_nothing(template: RunRecord, base: np.ndarray) -> None:
+    records = records_of(template, "a", base + 0.1) + records_of(template, "b", base)
+    [(_, [found])] = differences(records, "a", ["b"])
+    assert found.claimed
+    old = [record.model_copy(update={"code": "older"}) if record.seed else record for record in records[: base.size]]
+    [(_, [found])] = differences(old + records[base.size :], "a", ["b"])
+    assert found.mixed == ("a (tiny)",)
+    assert not found.claimed
+    assert "several versions of the code made the records of a (tiny)." in in_words(found)
+
+
 def test_names_that_fit_none_or_several_are_refused(template: RunRecord, base: np.ndarray) -> None:
     records = records_of(template, "a", base) + records_of(template, "b", base)
     records += records_of(template, "b", base, preset="small")
