@@ -24,7 +24,7 @@ DECODERS = {
         "realmbench.realm.decoders:RealmBidirectional", "bidirectional student: not causal, an upper reference"
     ),
     "realm-teacher": Lazy(
-        "realmbench.realm.decoders:RealmTeacher", "bidirectional teacher, fine-tuned: not causal, an upper reference"
+        "realmbench.realm.decoders:RealmTeacher", "bidirectional teacher, fine-tuned with a fresh head: not causal"
     ),
     "realm-pooled": Lazy(
         "realmbench.realm.decoders:RealmPooled", "control: same network, sessions, labels and updates, no teacher"

@@ -215,9 +215,7 @@ def hand_down(
 
     def build() -> Trained:
         network = _new(config, context, kind)
-        checked = context.checkpoint(
-            kind, {**full, "teacher": [parent.hash for parent in parents]}, sessions, SOURCES
-        )
+        checked = context.checkpoint(kind, {**full, "teacher": [parent.hash for parent in parents]}, sessions, SOURCES)
         above = None if teacher is None else _frozen(*teacher, context)
         loss = partial(hand_down_loss, network, above, weights)
         result = learn(network, rehearsed(), options, context, kind, checked, loss)
