@@ -69,8 +69,23 @@ def title(comparison: Comparison) -> str:
     return f"{data}, {comparison.protocol}{leaky}, {comparison.front_end}{subset}{audit}"
 
 
-def markdown(records: Sequence[RunRecord], suite: str) -> str:
-    """Return the whole leaderboard of a suite as markdown."""
+def not_run(records: Sequence[RunRecord], expected: Sequence[tuple[str, str]]) -> list[str]:
+    """Say which of the expected (dataset, model) pairs have no record at all, by dataset."""
+    there = {(record.dataset, record.model) for record in records}
+    missing: dict[str, list[str]] = {}
+    for dataset, model in expected:
+        if (dataset, model) not in there and model not in missing.get(dataset, ()):
+            missing.setdefault(dataset, []).append(model)
+    return [f"{', '.join(models)} on {dataset}" for dataset, models in missing.items()]
+
+
+def markdown(records: Sequence[RunRecord], suite: str, expected: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the whole leaderboard of a suite as markdown.
+
+    Parameters
+    ----------
+    expected : (dataset, model) pairs that the suite lists; those without any record are named.
+    """
     lines = [
         f"# Leaderboard: suite {suite}",
         "",
@@ -78,10 +93,14 @@ def markdown(records: Sequence[RunRecord], suite: str) -> str:
         "concatenated test blocks of a session, averaged over seeds and then over held-out sessions; its 95 % interval",
         "is about other sessions of these subjects (and, with several seeds, other trainings). `of ceiling` is R2 as a",
         "share of the exact optimum, where the data have one. SD sessions is the spread between sessions, SD seeds",
-        "between seeds. `train s` is the time on the held-out session, `with teacher s` adds all pretraining. A row",
-        "that lacks a session shows no mean. Machine, versions and configuration of every run are in its record.",
+        "between seeds. `train s` is the time on the held-out session (median over seeds), `with teacher s` adds all",
+        "pretraining; where several jobs ran at a time, seconds are upper bounds. Step times are those of the least",
+        "disturbed run. A row that lacks a session shows no mean. Machine, versions and configuration of every run",
+        "are in its record.",
         "",
     ]
+    if missing := not_run(records, expected):
+        lines += [f"Listed by the suite and not run yet: {'; '.join(missing)}.", ""]
     calibrated = curves(records)
     for comparison, rows in compare(records):
         lines += [f"## {title(comparison)}", ""]
@@ -113,9 +132,11 @@ def _curve_lines(lines: Sequence[Curve]) -> list[str]:
     ]
 
 
-def write_leaderboard(records: Sequence[RunRecord], suite: str, path: Path) -> Path:
-    """Write ``leaderboard.md`` whole."""
-    return write_text_whole(path, markdown(records, suite))
+def write_leaderboard(
+    records: Sequence[RunRecord], suite: str, path: Path, expected: Sequence[tuple[str, str]] = ()
+) -> Path:
+    """Write ``leaderboard.md`` whole; arguments as of `markdown`."""
+    return write_text_whole(path, markdown(records, suite, expected))
 
 
 def _devices(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:

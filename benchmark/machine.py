@@ -22,6 +22,8 @@ PACKAGES = (
     "mamba-ssm",
 )
 
+LONGEST_REASON = 120
+
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that shape a result; absent ones are left out."""
@@ -60,7 +62,8 @@ def check_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        # Some of torch's messages go on for a page.
+        reason = str(error).splitlines()[0].partition(". ")[0][:LONGEST_REASON]
         raise OptionError(f"--device {device} cannot be used here ({reason}); try --device cpu") from error
     return device
 

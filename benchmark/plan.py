@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from .tuning_record import TUNING_FOLDER
 Audit = Literal["shifted-target"]
 AUDITS: tuple[Audit, ...] = ("shifted-target",)
 DEFAULT_SUITE, AUDIT_SUITE = "local", "audit"
+# A suite is a folder of results.
+SUITE_NAME = r"[a-z0-9][a-z0-9.-]*"
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,8 @@ class Plan:
 
     @property
     def model(self) -> str:
-        """The model's name; for ``file.py:Class`` the file's and the class's, as in ``file:Class``."""
-        path, colon, name = self.request.model.rpartition(":")
-        return f"{Path(path).stem}:{name}" if colon else self.request.model
+        """The model's name as records have it."""
+        return recorded_name(self.request.model)
 
     @property
     def changed_options(self) -> list[str]:
@@ -117,6 +119,12 @@ class Plan:
     def decoder(self) -> Decoder:
         """Make a fresh, unfitted decoder."""
         return self.decoder_class(self.request.preset, self.request.options, self.request.train)
+
+
+def recorded_name(model: str) -> str:
+    """Return a model's name as records have it: of ``folder/file.py:Class``, ``file:Class``."""
+    path, colon, name = model.rpartition(":")
+    return f"{Path(path).stem}:{name}" if colon else model
 
 
 def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
@@ -153,6 +161,8 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
         raise unknown_name("audit", request.audit, AUDITS)
     if request.suite is not None and (request.audit or request.suite == AUDIT_SUITE):
         raise OptionError(f"suite {AUDIT_SUITE} holds audits and nothing else; leave --suite {request.suite} out")
+    if request.suite is not None and not re.fullmatch(SUITE_NAME, request.suite):
+        raise OptionError(f"--suite {request.suite!r}: a suite's name has lower-case letters, digits, dots and hyphens")
     if request.suite == TUNING_FOLDER:
         raise OptionError(f"the folder {TUNING_FOLDER} holds what `realmbench tune` writes; name the suite otherwise")
     if check_device(request.device) != "cpu" and not decoder_class.accelerated:

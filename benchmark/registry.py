@@ -150,6 +150,8 @@ class Registry(Generic[T]):
         base = import_object(self._base)
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise RealmbenchError(f"{self.kind} {name!r} must be a class derived from {base.__name__}, not {cls!r}")
+        if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+            raise RealmbenchError(f"{self.kind} {name!r} does not write {', '.join(missing)}; see CONTRIBUTING.md")
         return cls
 
 

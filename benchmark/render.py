@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ from .sweep import Job, Outcome
 from .tuning_record import TuningRecord, TuningTrial, as_text
 
 # Results go to standard output; progress and notes to standard error, so that --json stays clean in a pipe.
-out = Console(width=None if sys.stdout.isatty() else 120)
+# In a pipe lines are as long as the widest table, unless $COLUMNS says otherwise.
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 180)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -132,7 +134,9 @@ def print_comparisons(records: Sequence[RunRecord], sessions: Sequence[str] | No
         table = Table(title=title(comparison), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         columns = _columns(comparison, rows)
         for name in columns:
-            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=name == "model")
+            # Where room is short a long label is folded, and never a number cut.
+            least = max(map(len, (*columns[name], name.split()[-1]))) if name != "model" else 20
+            table.add_column(name, justify="left" if name == "model" else "right", min_width=least, overflow="fold")
         for cells in zip(*columns.values()):
             table.add_row(*cells)
         out.print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ class Row:
     session_spread : standard deviation over sessions of the seed means; None below two sessions.
     seed_spread : standard deviation over seeds, averaged over sessions; None below two seeds.
     sessions, seeds : how many sessions are there, and how many seeds each of them has.
+    left_out : seeds that only some sessions have; they count for nothing.
     ceiling : mean over sessions of the exact ceiling for this decoder's look-ahead, where every session has one.
     errors_above_ceiling : standard errors by which the mean exceeds it; above three it is a leak.
     look_ahead_s : seconds of future that it needs; None for the whole record.
@@ -65,7 +66,9 @@ class Row:
     calibration_s : shortest and longest calibration among the sessions, where the protocol limits it.
     parameters : needed to predict.
     input_kbit_s : bandwidth at the electrodes and after the front end, where recorded.
-    training_seconds, training_seconds_with_artifacts : mean per session; pretraining is counted whole in the latter.
+    training_seconds, training_seconds_with_artifacts : mean over sessions of the median over seeds, which a machine
+        that was busy during one of them does not move; pretraining is counted whole in the latter.
+    latency_p50_us, latency_p95_us : of the run whose steps were least disturbed by what else the machine did.
     """
 
     label: str
@@ -81,6 +84,7 @@ class Row:
     seed_spread: float | None
     sessions: int
     seeds: int
+    left_out: tuple[int, ...]
     ceiling: float | None
     errors_above_ceiling: float | None
     codes: int
@@ -207,7 +211,9 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
     known = complete and len(ceilings) == len(sessions)
     sums = sums_of(by_session)
     calibrations = [record.calibration_s for record in records if record.calibration_s is not None]
+    # Every run of a method steps the same network: what differs is what else the machine did.
     latencies = [record.latency for record in records if record.latency is not None]
+    latency = min(latencies, key=lambda each: (each.p95, each.p50), default=None)
     first = records[0]
     return Row(
         label=label(first),
@@ -223,6 +229,7 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
         seed_spread=float(np.mean([np.std(values, ddof=1) for values in scores.values()])) if len(common) > 1 else None,
         sessions=len(means),
         seeds=len(common),
+        left_out=tuple(sorted({record.seed for record in records} - set(common))),
         ceiling=float(np.mean(ceilings)) if known else None,
         errors_above_ceiling=errors_above_ceiling(sums, ceilings) if known else None,
         codes=len({record.code for record in records}),
@@ -231,15 +238,23 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
         input_kbit_s=None
         if first.sampled_kbit_s is None or first.frames_kbit_s is None
         else (first.sampled_kbit_s, first.frames_kbit_s),
-        training_seconds=float(np.mean([record.training_seconds for record in records])),
-        training_seconds_with_artifacts=float(np.mean([record.training_seconds_with_artifacts for record in records])),
+        training_seconds=_usual(records, lambda record: record.training_seconds),
+        training_seconds_with_artifacts=_usual(records, lambda record: record.training_seconds_with_artifacts),
         # The first records counted matrix products alone; half a count is shown as none.
         flops_per_step=None
         if first.flops_elementwise is None or first.flops_uncounted
         else first.flops_per_step + first.flops_elementwise,
-        latency_p50_us=float(np.median([latency.p50 for latency in latencies])) if latencies else None,
-        latency_p95_us=float(np.median([latency.p95 for latency in latencies])) if latencies else None,
+        latency_p50_us=None if latency is None else latency.p50,
+        latency_p95_us=None if latency is None else latency.p95,
     )
+
+
+def _usual(records: Sequence[RunRecord], seconds: Callable[[RunRecord], float]) -> float:
+    """Return the mean over sessions of the median over seeds."""
+    by_session: dict[str, list[float]] = {}
+    for record in records:
+        by_session.setdefault(record.session, []).append(seconds(record))
+    return float(np.mean([np.median(values) for values in by_session.values()]))
 
 
 def runs_by_session(records: Iterable[RunRecord]) -> dict[str, dict[int, RunRecord]]:
@@ -304,6 +319,8 @@ def in_words(comparison: Comparison, rows: Sequence[Row]) -> str:
         sentences.append(f"These are scores with {span} of calibration.")
     if mixed := [row.label for row in rows if row.codes > 1]:
         sentences.append(f"Made by several versions of the code: {', '.join(mixed)}; run them again.")
+    if partial := [f"{', '.join(map(str, row.left_out))} of {row.label}" for row in rows if row.left_out]:
+        sentences.append(f"Seeds that not every session has are left out: {'; '.join(partial)}.")
     if missing := [row.label for row in rows if row.r2 is None]:
         sentences.append(f"Not run on every session: {', '.join(missing)}; their means are left out.")
     if comparison.subset:

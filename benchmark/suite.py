@@ -19,7 +19,7 @@ set = ["decoder.d_model=128", "train.student.updates=2000"]
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import OptionError, RealmbenchError, unknown_name
+from .plan import SUITE_NAME
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,7 +58,7 @@ class Suite(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    name: str = Field(pattern=f"^{SUITE_NAME}$")
     summary: str = ""
     runs: tuple[Entry, ...] = Field(min_length=1)
 
@@ -67,6 +68,33 @@ class Suite(BaseModel):
             for dataset in entry.datasets:
                 for model in entry.models:
                     yield entry, dataset, model
+
+    def only(self, models: Sequence[str] = (), datasets: Sequence[str] = ()) -> Suite:
+        """Return the part of the suite with these models and on these datasets; nothing named is everything.
+
+        Raises
+        ------
+        UnknownNameError : the suite lists no such model or dataset.
+        """
+        pairs = list(self.pairs())
+        for kind, wanted, listed in (
+            ("model", models, {model for _, _, model in pairs}),
+            ("dataset", datasets, {dataset for _, dataset, _ in pairs}),
+        ):
+            for name in wanted:
+                if name not in listed:
+                    raise unknown_name(f"{kind} of suite {self.name}", name, listed)
+        kept = []
+        for entry in self.runs:
+            part = {
+                "models": tuple(name for name in entry.models if not models or name in models),
+                "datasets": tuple(name for name in entry.datasets if not datasets or name in datasets),
+            }
+            if all(part.values()):
+                kept.append(entry.model_copy(update=part))
+        if not kept:
+            raise OptionError(f"suite {self.name} lists {', '.join(models)}, but not on {', '.join(datasets)}")
+        return self.model_copy(update={"runs": tuple(kept)})
 
 
 def built_in_suites() -> dict[str, Path]:

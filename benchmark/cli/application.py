@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from realmbench.errors import unknown_name
+from realmbench.errors import OptionError, RealmbenchError, unknown_name
 from realmbench.registry import import_object
 
 app = typer.Typer(
@@ -38,16 +38,25 @@ def common(
 data_app = typer.Typer(help="Fetch or generate what datasets need.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+
+def a_folder(parameter: typer.CallbackParam, value: Path) -> Path:
+    """Refuse, before anything is computed, a folder that cannot be one."""
+    existing = next(part for part in (value, *value.absolute().parents) if part.exists())
+    if not existing.is_dir():
+        raise OptionError(f"{parameter.opts[0]} {value}: {existing} is a file; name a folder")
+    return value
+
+
 DataRoot = Annotated[
     Optional[Path],  # noqa: UP045  # typer on Python 3.10
     typer.Option(help="Folder that holds one folder per dataset, as in DIR/open-field."),
 ]
-ResultsDir = Annotated[Path, typer.Option(help="Folder of run records.")]
+ResultsDir = Annotated[Path, typer.Option(help="Folder of run records.", callback=a_folder)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output, for scripts.")]
 Protocol = Annotated[str, typer.Option(help="How recordings are cut and scored.")]
 FrontEnd = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="bands50 or lfp100; by default the protocol's first that the decoder accepts."),
+    typer.Option(help="bands50, lfp100 or spikes50; by default the protocol's first that the decoder accepts."),
 ]
 PresetName = Annotated[str, typer.Option("--preset", help="Size of the model: tiny (seconds), small, paper.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
@@ -68,3 +77,16 @@ def registry_of(kind: str) -> Any:
     if kind not in places:
         raise unknown_name("kind", kind, [*places, "suites", "metrics"])
     return import_object(places[kind])
+
+
+def is_dataset(name: str) -> bool:
+    """Tell a dataset from a model; a class that is neither is left to the models to refuse."""
+    registry = registry_of("datasets")
+    path, in_file, rest = name.partition(".py:")
+    if not in_file:
+        return name.partition(":")[0] in registry
+    try:
+        registry.get(f"{path}.py:{rest.partition(':')[0]}")
+    except RealmbenchError:
+        return False
+    return True

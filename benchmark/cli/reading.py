@@ -11,7 +11,7 @@ import typer
 
 from realmbench.errors import OptionError, RealmbenchError, unknown_name
 
-from .application import AsJson, DataRoot, ResultsDir, app, registry_of
+from .application import AsJson, DataRoot, ResultsDir, a_folder, app, is_dataset, registry_of
 
 if TYPE_CHECKING:
     from realmbench.records import RunRecord
@@ -89,9 +89,12 @@ def leaderboard(
         return
     from realmbench.leaderboard import write_leaderboard
     from realmbench.render import err, print_comparisons
+    from realmbench.suite import built_in_suites, read_suite
 
+    expected = [pair[1:] for pair in read_suite(chosen).pairs()] if chosen in built_in_suites() else []
     print_comparisons(records)
-    err.print(f"Wrote {write_leaderboard(records, chosen, output)} from {len(records)} records.", markup=False)
+    path = write_leaderboard(records, chosen, output, expected)
+    err.print(f"Wrote {path} from {len(records)} records.", markup=False)
 
 
 @app.command()
@@ -124,7 +127,7 @@ def compare(
         if dataset not in known:
             raise unknown_name("dataset among the records", dataset, known)
         records = [record for record in records if record.dataset == dataset]
-    found = differences(records, first, others, calibration or ())
+    found = differences(records, _recorded(first), [_recorded(other) for other in others], calibration or ())
     if as_json:
         content = [
             {"comparison": vars(comparison), "differences": [each.as_dict() for each in group]}
@@ -135,6 +138,13 @@ def compare(
     from realmbench.render import print_differences
 
     print_differences(found)
+
+
+def _recorded(name: str) -> str:
+    """Return a model's name as records have it: of ``folder/file.py:Class``, ``file:Class``."""
+    from realmbench.plan import recorded_name
+
+    return recorded_name(name) if ".py:" in name else name
 
 
 def _records_of(results_dir: Path, suite: str | None) -> tuple[str, list[RunRecord]]:
@@ -149,7 +159,8 @@ def _records_of(results_dir: Path, suite: str | None) -> tuple[str, list[RunReco
         raise OptionError(f"{results_dir} holds the suites {', '.join(known)}; name one with --suite")
     chosen = suite or known[0]
     if chosen not in known:
-        raise unknown_name("suite", chosen, known)
+        there = f"suite in {results_dir} (`realmbench sweep` runs those of `list suites`)"
+        raise unknown_name(there, chosen, known)
     return chosen, read_records(results_dir, chosen)
 
 
@@ -160,7 +171,7 @@ def figures(
         typer.Option(help="Suite to draw; needed where results hold more than one."),
     ] = None,
     results_dir: ResultsDir = Path("results"),
-    output: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("figures"),
+    output: Annotated[Path, typer.Option(help="Folder for the files.", callback=a_folder)] = Path("figures"),
     file_format: Annotated[str, typer.Option("--format", help="svg, png or pdf.")] = "svg",
 ) -> None:
     """Draw every figure that a suite's records allow: R2 by seconds of calibration, by day, and by time in a stream.
@@ -188,9 +199,9 @@ def _page(name: str, preset: str | None, data_root: Path | None) -> dict[str, An
 
     registries = {kind: registry_of(kind) for kind in ("models", "datasets", "protocols")}
     base = name if ".py" in name else name.partition(":")[0]
-    if preset is not None and (base in registries["datasets"] or base in registries["protocols"]):
+    if preset is not None and (is_dataset(name) or base in registries["protocols"]):
         raise OptionError(f"--preset does not apply to {base}: datasets and protocols have none")
-    if base in registries["datasets"]:
+    if is_dataset(name):
         from realmbench.dataset import open_dataset
 
         dataset = open_dataset(name, data_root)
@@ -234,7 +245,11 @@ def _page(name: str, preset: str | None, data_root: Path | None) -> dict[str, An
             "learns across sessions": cls.multi_session,
             "presets": ", ".join(cls.presets),
         },
-        **({f"parameters as published (preset {preset})": sizes} if (sizes := dict(decoder.sizes())) else {}),
+        **(
+            {f"parameters for the published input, 96 channels of amplitude (preset {preset})": sizes}
+            if (sizes := dict(decoder.sizes()))
+            else {}
+        ),
         f"decoder options (preset {preset})": decoder.config["decoder"],
         f"train options (preset {preset})": decoder.config["train"],
     }

@@ -21,6 +21,7 @@ from .application import (
     Settings,
     app,
     data_app,
+    is_dataset,
     registry_of,
 )
 
@@ -79,6 +80,8 @@ def run(
     from realmbench.runner import FailedRunsError, SessionBank
     from realmbench.runner import run as run_plan
 
+    if twice := sorted({name for name in model if model.count(name) > 1}):
+        raise OptionError(f"--model {', '.join(twice)} is given twice")
     parsed = parse_settings(settings or [])
     opened = open_dataset(dataset, data_root, parsed["data"])
     wanted = [name.strip() for name in sessions.split(",")] if sessions is not None else None
@@ -137,7 +140,20 @@ Examples:
 
     realmbench sweep smoke
 
+    realmbench sweep core-v1 --model gru --model poyo --dataset synthetic-reach
+
     realmbench sweep my_suite.toml --processes 8 --data-root DIR
+
+A suite of your own names what is run; what stands above the first [[runs]] holds for all of them:
+
+    name = "mine"
+    seeds = 3
+    preset = "tiny"
+
+    [[runs]]
+    models = ["gru", "my_decoder.py:MyDecoder"]
+    datasets = ["synthetic-reach"]
+    set = ["train.updates=500"]
 
 A failed job is listed with its reason and log, the others go on, and the same command tries it again.
 """
@@ -146,6 +162,14 @@ A failed job is listed with its reason and log, the others go on, and the same c
 @app.command(help=SWEEP_EXAMPLES)
 def sweep(
     suite: Annotated[str, typer.Argument(help="A suite of `list suites`, or the path of a TOML file.")],
+    model: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Only this model of the suite; may be repeated."),
+    ] = None,
+    dataset: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Only this dataset of the suite; may be repeated."),
+    ] = None,
     processes: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Jobs at a time; as many as there are cores by default."),
@@ -164,7 +188,7 @@ def sweep(
     from realmbench.suite import read_suite
     from realmbench.sweep import as_dict, plan_jobs, run_jobs
 
-    wanted = read_suite(suite)
+    wanted = read_suite(suite).only(model or (), dataset or ())
     jobs = plan_jobs(wanted, results_dir, data_root, fresh)
     if dry_run:
         if as_json:
@@ -236,7 +260,7 @@ def check(
     on_dataset = open_dataset(dataset, data_root, parsed["data"]) if dataset is not None else None
     subjects: list[Any] = []
     for name in names:
-        if _is_dataset(name):
+        if is_dataset(name):
             for option, value in (("dataset", dataset), ("front-end", front_end)):
                 if value is not None:
                     raise OptionError(f"--{option} does not apply to {name}, which is a dataset itself")
@@ -261,19 +285,6 @@ def check(
         print(json.dumps([report.as_dict() for report in reports], indent=1))
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
-
-
-def _is_dataset(name: str) -> bool:
-    """Tell a dataset from a model; a class that is neither is left to the models to refuse."""
-    registry = registry_of("datasets")
-    path, in_file, rest = name.partition(".py:")
-    if not in_file:
-        return name.partition(":")[0] in registry
-    try:
-        registry.get(f"{path}.py:{rest.partition(':')[0]}")
-    except RealmbenchError:
-        return False
-    return True
 
 
 @data_app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,6 +63,15 @@ def test_compare_and_figures_read_what_runs_wrote(tmp_path: Path, toy_name: str)
     never = realmbench("compare", "wiener", "mean", "--calibration", "7", folder=tmp_path)
     assert never.returncode == 2
     assert "has no score with 7 s of calibration; it has 15" in " ".join(never.stderr.split())
+    (tmp_path / "own.py").write_text("from realmbench.baselines.mean import Mean\nclass Own(Mean):\n    'Own.'\n")
+    assert (
+        realmbench("run", "--model", "own.py:Own", *run[5:], "--protocol", "calibration-v1", folder=tmp_path).returncode
+        == 0
+    )
+    for name in ("own.py:Own", "own:Own"):
+        assert "wiener (tiny) minus own:Own (tiny)" in realmbench("compare", "wiener", name, folder=tmp_path).stdout
+    absent = realmbench("compare", "wiener", "mean", "--suite", "smoke", folder=tmp_path)
+    assert "unknown suite in results (`realmbench sweep` runs those of `list suites`) 'smoke'" in absent.stderr
     assert realmbench("figures", folder=tmp_path).returncode == 0
     assert len(list((tmp_path / "figures").glob("calibration-*.svg"))) == 1
     wrong = realmbench("compare", "wiener", "mean", "--dataset", "tyo", folder=tmp_path)
@@ -97,12 +107,20 @@ def test_json_is_clean_on_standard_output(tmp_path: Path, toy_name: str) -> None
         (["sweep", "smok"], "Did you mean 'smoke'"),
         (["sweep", "absent.toml"], "cannot read absent.toml"),
         (["figures"], "holds no run records"),
+        (["run", "--model", "mean", "--model", "mean", "--dataset", "TOY"], "--model mean is given twice"),
+        (["run", "--model", "mean", "--dataset", "TOY", "--suite", "../x"], "a suite's name has"),
+        (["run", "--model", "mean", "--dataset", "TOY", "--device", "tpu"], "--device tpu cannot be used here"),
+        (["run", "--model", "mean", "--dataset", "TOY", "--results-dir", "FILE"], "is a file; name a folder"),
+        (["figures", "--output", "FILE"], "is a file; name a folder"),
+        (["sweep", "smoke", "--model", "tcn"], "unknown model of suite smoke 'tcn'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(
     tmp_path: Path, toy_name: str, arguments: list[str], message: str
 ) -> None:
-    done = realmbench(*[toy_name if word == "TOY" else word for word in arguments], folder=tmp_path)
+    (tmp_path / "file").touch()
+    places = {"TOY": toy_name, "FILE": "file/inside"}
+    done = realmbench(*[places.get(word, word) for word in arguments], folder=tmp_path)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
@@ -116,6 +134,26 @@ def test_show(tmp_path: Path, name: str) -> None:
     done = realmbench("show", name, "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["name"] == name
+
+
+def test_show_a_dataset_of_a_file(tmp_path: Path, toy_name: str) -> None:
+    assert json.loads(realmbench("show", toy_name, "--json", folder=tmp_path).stdout)["name"] == "toy"
+
+
+@pytest.mark.parametrize("columns", [None, "100"])
+def test_no_number_is_cut_in_a_pipe(
+    tmp_path: Path, toy_name: str, columns: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    change = ["--set", "train.learning_rate=0.0012345", "--set", "train.updates=3", "--set", "decoder.dropout=0.3125"]
+    done = realmbench("run", "--model", "gru", "--dataset", toy_name, "--preset", "tiny", *change, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [score] = re.findall(r"R2 (-?\d\.\d{3}), ", done.stdout)  # in words
+    table = done.stdout.partition("The best")[0]
+    assert score in table
+    assert "…" not in table
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])

@@ -45,6 +45,13 @@ def test_class_of_the_wrong_kind_is_refused() -> None:
         fresh_registry().register("wrong")(Dataset)  # type: ignore[arg-type]
 
 
+def test_class_that_is_not_finished_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("from realmbench.decoder import Decoder\nclass Mine(Decoder):\n    'Mine.'\n")
+    with pytest.raises(RealmbenchError, match=r"does not write adapt, .*predict"):
+        DECODERS.get(f"{file}:Mine")
+
+
 def test_class_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("from realmbench.baselines.mean import Mean\nclass Mine(Mean):\n    'Mine.'\n")

@@ -53,8 +53,39 @@ def test_missing_session_shows_as_missing_and_never_lifts_a_mean(template: RunRe
 
 def test_only_seeds_that_every_session_has_are_counted(template: RunRecord) -> None:
     records = [record(template, "m", "s", seed, 0.2) for seed in range(3)] + [record(template, "m", "t", 0, 0.4)]
-    [(_, [row])] = compare(records)
+    [(comparison, [row])] = compare(records)
     assert (row.seeds, row.r2) == (1, pytest.approx(0.3))
+    assert row.left_out == (1, 2)
+    assert "Seeds that not every session has are left out: 1, 2 of m (tiny)." in in_words(comparison, [row])
+
+
+def test_one_busy_hour_moves_neither_seconds_nor_step_times(template: RunRecord) -> None:
+    """Seconds: 2 on one session, 4 on the other, whatever the third seed took. Steps: of the least disturbed run."""
+    assert template.latency is not None
+    seconds = {("s", 0): 2.0, ("s", 1): 1.0, ("s", 2): 90.0, ("t", 0): 4.0, ("t", 1): 4.0, ("t", 2): 50.0}
+    records = [
+        record(
+            template,
+            "m",
+            session,
+            seed,
+            0.2,
+            seconds={"fit": taken},
+            latency=template.latency.model_copy(update={"p50": 10 + seed, "p95": 100 - 30 * (seed == 1)}),
+        )
+        for (session, seed), taken in seconds.items()
+    ]
+    [(_, [row])] = compare(records)
+    assert row.training_seconds == pytest.approx((2 + 4) / 2)
+    assert (row.latency_p50_us, row.latency_p95_us) == (11, 70)
+
+
+def test_what_a_suite_lists_and_nobody_ran_is_named(template: RunRecord) -> None:
+    records = [record(template, "m", session, 0, 0.3) for session in "st"]
+    expected = [(template.dataset, "m"), (template.dataset, "n"), ("other", "m"), (template.dataset, "n")]
+    said = f"Listed by the suite and not run yet: n on {template.dataset}; m on other."
+    assert said in markdown(records, "x", expected)
+    assert "not run yet" not in markdown(records, "x", expected[:1])
 
 
 def test_different_data_front_ends_and_options_are_never_mixed(template: RunRecord) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from realmbench.errors import OptionError, RealmbenchError, UnknownNameError
-from realmbench.suite import built_in_suites, read_suite
+from realmbench.suite import Suite, built_in_suites, read_suite
 
 
 def written(folder: Path, text: str) -> str:
@@ -41,6 +41,33 @@ def test_entries_take_what_stands_at_the_top_and_may_say_otherwise(tmp_path: Pat
     assert (second.seeds, second.preset, second.settings) == (1, "tiny", ())
     pairs = [(dataset, model) for _, dataset, model in suite.pairs()]
     assert pairs == [("a", "gru"), ("a", "lstm"), ("b", "gru"), ("b", "lstm"), ("a", "wiener")]
+
+
+def test_part_of_a_suite(tmp_path: Path) -> None:
+    text = """
+        name = "mine"
+        [[runs]]
+        models = ["gru", "lstm"]
+        datasets = ["a", "b"]
+        seeds = 2
+        [[runs]]
+        models = ["gru"]
+        datasets = ["c"]
+        """
+    suite = read_suite(written(tmp_path, text))
+
+    def listed(part: Suite) -> list[tuple[str, str, int]]:
+        return [(dataset, model, entry.seeds) for entry, dataset, model in part.pairs()]
+
+    assert suite.only() == suite
+    assert listed(suite.only(["gru"])) == [("a", "gru", 2), ("b", "gru", 2), ("c", "gru", 1)]
+    assert listed(suite.only(["gru"], ["c", "b"])) == [("b", "gru", 2), ("c", "gru", 1)]
+    with pytest.raises(UnknownNameError, match="unknown model of suite mine 'gruu'"):
+        suite.only(["gruu"])
+    with pytest.raises(UnknownNameError, match="unknown dataset of suite mine 'd'"):
+        suite.only((), ["d"])
+    with pytest.raises(OptionError, match="suite mine lists lstm, but not on c"):
+        suite.only(["lstm"], ["c"])
 
 
 @pytest.mark.parametrize(
