@@ -117,7 +117,7 @@ def compare(
 
     Example: `realmbench compare realm-student realm-pooled gru --suite core-v1`
 
-    With little calibration: `realmbench compare realm-student gru --suite calibration-v1 --calibration 15 --calibration 60`
+    With little calibration: `realmbench compare realm-student gru --suite calibration-v1 --calibration 15`
     """
     from realmbench.differences import differences
 
