@@ -151,6 +151,18 @@ def comparable(
     return [(_comparison(group, sessions), group) for _, group in sorted(groups.items())]
 
 
+def across_front_ends(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return records as if of one front end, each method named with its own: ``gru on bands50``.
+
+    Tables rank behind equal front ends. What an input is worth to a method is another question, and all front ends are
+    scored on the same samples.
+    """
+    return [
+        record.model_copy(update={"model": f"{record.model} on {record.front_end}", "front_end": "any front end"})
+        for record in records
+    ]
+
+
 def _comparison(records: Sequence[RunRecord], wanted: Sequence[str] | None) -> Comparison:
     held_out = {name for record in records for name in record.held_out_sessions or [record.session]}
     sessions = tuple(sorted(wanted or held_out))

@@ -110,6 +110,9 @@ def compare(
         Optional[list[float]],  # noqa: UP045
         typer.Option(help="Compare with so many seconds of calibration; may be repeated. The last point by default."),
     ] = None,
+    any_front_end: Annotated[
+        bool, typer.Option(help="Compare methods behind different front ends, named as in 'gru on bands50'.")
+    ] = False,
     results_dir: ResultsDir = Path("results"),
     as_json: AsJson = False,
 ) -> None:
@@ -118,8 +121,11 @@ def compare(
     Example: `realmbench compare realm-student realm-pooled gru --suite core-v1`
 
     With little calibration: `realmbench compare realm-student gru --suite calibration-v1 --calibration 15`
+
+    Another input: `realmbench compare "gru on bands50" "gru on lfp100" --any-front-end`
     """
     from realmbench.differences import differences
+    from realmbench.statistics import across_front_ends
 
     records = _records_of(results_dir, suite)[1]
     if dataset is not None:
@@ -127,6 +133,8 @@ def compare(
         if dataset not in known:
             raise unknown_name("dataset among the records", dataset, known)
         records = [record for record in records if record.dataset == dataset]
+    if any_front_end:
+        records = across_front_ends(records)
     found = differences(records, _recorded(first), [_recorded(other) for other in others], calibration or ())
     if as_json:
         content = [

@@ -14,6 +14,7 @@ from realmbench.errors import RealmbenchError, UnknownNameError
 from realmbench.plan import RunRequest, make_plan
 from realmbench.records import CurvePoint, RunRecord
 from realmbench.runner import Events, SessionBank, run
+from realmbench.statistics import across_front_ends
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +160,18 @@ def test_audits_are_never_compared(template: RunRecord, base: np.ndarray) -> Non
     records = records_of(template, "a", base) + records_of(template, "b", base, audit="shifted-target")
     with pytest.raises(UnknownNameError):
         differences(records, "a", ["b"])
+
+
+def test_front_ends_are_compared_when_asked_for(template: RunRecord, base: np.ndarray) -> None:
+    records = records_of(template, "a", base + 0.1, front_end="bands50") + records_of(
+        template, "a", base, front_end="lfp100"
+    )
+    [(comparison, [found])] = differences(across_front_ends(records), "a on bands50", ["a on lfp100"])
+    assert found.mean == pytest.approx(0.1)
+    assert found.name == "a on bands50 (tiny) minus a on lfp100 (tiny)"
+    assert comparison.front_end == "any front end"
+    with pytest.raises(UnknownNameError):
+        differences(records, "a on bands50", ["a on lfp100"])
 
 
 def curve_records(template: RunRecord, model: str, stages: dict[float, np.ndarray]) -> list[RunRecord]:
