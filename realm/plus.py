@@ -9,6 +9,7 @@ al. 2015, arXiv 1503.02531, for targets that a teacher softens).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +20,8 @@ from torch import nn
 
 from realmbench.artifact import Artifact, Trained
 from realmbench.decoder import Context
-from realmbench.seeds import stream_seed
-from realmbench.session import SessionData
+from realmbench.seeds import stable_hash, stream_seed
+from realmbench.session import Normaliser, SessionData
 from realmbench.steady import SteadyNormaliser, SteadyState, steadied
 from realmbench.training.loop import FitResult, TrainOptions, fit, window_sampler
 from realmbench.training.network_decoder import drawn, load_arrays_into, module_arrays
@@ -92,6 +93,61 @@ class PlusState(NamedTuple):
     encoder: EncoderState
 
 
+class TargetUnits(nn.Module):
+    """The units in which a network predicts: other sessions' target statistics, mixed with the session's own.
+
+    Means and deviations of a dozen seconds of movement are far from the session's, and whatever is predicted in them is
+    as wrong as they are; other sessions know better how large movements are.
+
+    Parameters
+    ----------
+    outputs : D.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(outputs))  # in the behaviour's own units, as the next
+        self.register_buffer("deviation", torch.ones(outputs))
+        self.register_buffer("scale", torch.ones(outputs))  # from here to the session's normalised target
+        self.register_buffer("shift", torch.zeros(outputs))
+
+    def begin(self, sessions: Sequence[SessionData]) -> None:
+        """Take over the pooled statistics of pretraining sessions."""
+        pooled, _ = Normaliser.pooled(sessions)
+        self.mean.copy_(torch.from_numpy(pooled.y_mean))
+        self.deviation.copy_(torch.from_numpy(pooled.y_deviation))
+
+    def meet(self, session: SessionData, share: float) -> None:
+        """Mix in a session's own statistics with a share between 0 and 1, and predict for that session from now on."""
+        own_mean, own_deviation = (
+            torch.from_numpy(array).to(self.mean)
+            for array in (session.normaliser.y_mean, session.normaliser.y_deviation)
+        )
+        self.mean.lerp_(own_mean, share)
+        self.deviation.copy_(self.deviation.square().lerp(own_deviation.square(), share).sqrt())
+        self.scale.copy_(self.deviation / own_deviation)
+        self.shift.copy_((self.mean - own_mean) / own_deviation)
+
+    def forward(self, prediction: torch.Tensor) -> torch.Tensor:
+        """Map (..., D) from these units to the session's normalised target."""
+        return prediction * self.scale + self.shift
+
+    def given(self, session: SessionData) -> SessionData:
+        """Return the session with its targets in these units; its key says so."""
+        scale, shift = self.scale.cpu().numpy(), self.shift.cpu().numpy()
+        train, validation = (
+            tuple(replace(segment, y=(segment.y - shift) / scale) for segment in part)
+            for part in (session.train, session.validation)
+        )
+        key = stable_hash([session.key, "units", scale.tolist(), shift.tolist()])
+        return replace(session, train=train, validation=validation, key=key)
+
+
 class PlusNetwork(nn.Module):
     """Encoder and head, with a session's read-in beside its tokenizer, behind a normaliser that goes on learning.
 
@@ -113,13 +169,14 @@ class PlusNetwork(nn.Module):
         self.enter = nn.Linear(said, config.d_model) if said else None
         self.head = nn.Linear(config.d_model, outputs)
         self.direct = nn.Linear(said, outputs) if said else None
+        self.units = TargetUnits(outputs)
 
     def encode(self, x: torch.Tensor, mask: torch.Tensor, said: torch.Tensor) -> EncoderOutput:
         """Map steadied frames (B, T, C, F), channel mask (B, C) and read-in outputs (B, T, K) to hidden states."""
         return self.encoder.encode(self.encoder.tokenize(x, mask) + self._entering(said))
 
     def decode(self, x: torch.Tensor, mask: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
-        """Map steadied frames, mask and read-in outputs to (B, T, D)."""
+        """Map steadied frames, mask and read-in outputs to (B, T, D), in the network's units."""
         return self.read_out(self.encode(x, mask, said).final, said)
 
     def read_out(self, hidden: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
@@ -129,7 +186,7 @@ class PlusNetwork(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map (B, T, C, F) frames to (B, T, D) normalised predictions."""
         x = self.steady(x)
-        return self.decode(x, mask, self.read_in(x))
+        return self.units(self.decode(x, mask, self.read_in(x)))
 
     def initial_state(self, batch: int) -> PlusState:
         """Return the memory of a stream that has seen nothing."""
@@ -142,7 +199,7 @@ class PlusNetwork(nn.Module):
         frame, steady = self.steady.step(frame, state.steady)
         said = self.read_in(frame)
         hidden, encoder = self.encoder.step(frame, mask, state.encoder, self._entering(said))
-        return self.read_out(hidden, said), PlusState(steady, encoder)
+        return self.units(self.read_out(hidden, said)), PlusState(steady, encoder)
 
     def _entering(self, said: torch.Tensor) -> torch.Tensor | float:
         """Return what read-in outputs (..., K) add to tokens (..., d)."""
@@ -179,7 +236,7 @@ def train_task_teacher(
     kind = "realm-task-teacher"
 
     def build() -> Trained:
-        network = _new(config, context, kind)
+        network = _new(config, sessions, context, kind)
         load_arrays_into(network.encoder, masked.arrays)
         checked = context.checkpoint(kind, {**full, "masked": masked.hash}, sessions, SOURCES)
         result = learn(network, rehearsed(), options, context, kind, checked)
@@ -214,7 +271,7 @@ def hand_down(
     parents = [] if teacher is None else [teacher[1]]
 
     def build() -> Trained:
-        network = _new(config, context, kind)
+        network = _new(config, sessions, context, kind)
         checked = context.checkpoint(kind, {**full, "teacher": [parent.hash for parent in parents]}, sessions, SOURCES)
         above = None if teacher is None else _frozen(*teacher, context)
         loss = partial(hand_down_loss, network, above, weights)
@@ -286,10 +343,11 @@ def _predict(network: PlusNetwork, batch: Batch) -> torch.Tensor:
     return network.decode(batch.x, batch.mask, batch.privileged.flatten(2))
 
 
-def _new(config: PlusConfig, context: Context, stage: str) -> PlusNetwork:
+def _new(config: PlusConfig, sessions: Sequence[SessionData], context: Context, stage: str) -> PlusNetwork:
     seed = stream_seed(context.seed, stage, "initial weights")
     network = drawn(lambda: make_network(config), seed).to(context.device)
     network.read_in.silence()  # it is each session's own
+    network.units.begin(sessions)
     return network
 
 
@@ -299,4 +357,4 @@ def make_network(config: PlusConfig) -> PlusNetwork:
 
 
 def _count(network: nn.Module) -> int:
-    return sum(tensor.numel() for tensor in network.state_dict().values())  # the read-in is a buffer
+    return sum(tensor.numel() for tensor in network.state_dict().values())  # read-in and units are buffers

@@ -44,6 +44,8 @@ class TaughtOptions(NetworkOptions):
     drop_path : of the teacher, as of `TeacherOptions`.
     read_in : the session's own linear read-in.
     steady_s : time constant in seconds of the normaliser that goes on learning; null leaves it out.
+    target_prior_s : the target's statistics are mixed with other sessions' as if these had been so many seconds of this
+        one; 0 takes the session's own alone.
     freeze_tokenizer : fine-tuning leaves the tokenizer as it is.
     """
 
@@ -51,6 +53,7 @@ class TaughtOptions(NetworkOptions):
     drop_path: float = Field(0.0, ge=0, lt=1)
     read_in: ReadInOptions = ReadInOptions()
     steady_s: float | None = Field(30.0, gt=0)
+    target_prior_s: float = Field(30.0, ge=0)
     freeze_tokenizer: bool = False
 
 
@@ -151,11 +154,11 @@ class _Plus(RealmBase):
             network.eval()
             if not session.train:
                 return
-            options = self.options.read_in
             session = steadied(session, self.options.steady_s)
-            silent = with_read_in(session, no_weights(session, options))
-            zero_shot = validation_r2(network, [silent], context.device)()
-            fitted = fit_read_in(session, options)
+            network.units.meet(session, 0.0)
+            zero_shot = self._zero_shot_score(network, session, context)
+            network.units.meet(session, self._own_share(session))
+            fitted = fit_read_in(network.units.given(session), self.options.read_in)
             network.read_in.set(fitted.weights)
             network.encoder.tokenizer.requires_grad_(not self.options.freeze_tokenizer)
             stage = f"fine-tuning on {session.name}"
@@ -165,7 +168,17 @@ class _Plus(RealmBase):
             context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
             if max(entry["score"] for entry in result.history) < zero_shot:
                 load_arrays_into(network, artifact.arrays)
+                network.units.meet(session, 0.0)
                 context.warnings.append(f"{stage}: it ended below the zero-shot network on validation, which is kept")
+
+    def _own_share(self, session: SessionData) -> float:
+        """Return how much the session's own target statistics count."""
+        seconds = sum(len(segment) for segment in session.train) / session.rate
+        return seconds / (seconds + self.options.target_prior_s)
+
+    def _zero_shot_score(self, network: PlusNetwork, session: SessionData, context: Context) -> float:
+        silent = with_read_in(network.units.given(session), no_weights(session, self.options.read_in))
+        return validation_r2(network, [silent], context.device)()
 
 
 class RealmStudentPlus(_Plus):

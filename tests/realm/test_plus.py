@@ -13,7 +13,14 @@ from realmbench.artifact import ArtifactStore
 from realmbench.decoder import Context
 from realmbench.errors import OptionError
 from realmbench.realm.decoders import RealmStudent
-from realmbench.realm.plus import HandDownOptions, PlusNetwork, hand_down_loss, make_network, validation_r2
+from realmbench.realm.plus import (
+    HandDownOptions,
+    PlusNetwork,
+    TargetUnits,
+    hand_down_loss,
+    make_network,
+    validation_r2,
+)
 from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
 from realmbench.realm.read_in import ReadInOptions, Weights, fit_read_in, no_weights, with_read_in
 from realmbench.seeds import stream
@@ -148,19 +155,75 @@ def test_never_below_the_zero_shot_network_on_validation(
     decoder.adapt(session, context, artifact)
     assert isinstance(decoder.network, PlusNetwork)
     session = steadied(session, 30.0)
-    silent = with_read_in(session, no_weights(session, READ_IN))
     zero_shot = RealmStudentPlus("tiny", {}, ALL)
     zero_shot.adapt(replace(session, train=()), context, artifact)
     assert isinstance(zero_shot.network, PlusNetwork)
-    start = validation_r2(zero_shot.network, [silent], "cpu")()
     own = Weights(decoder.network.read_in.weight.numpy(), decoder.network.read_in.offset.numpy())
-    end = validation_r2(decoder.network, [with_read_in(session, own)], "cpu")()
+    for name, value in zero_shot.arrays().items():
+        np.testing.assert_array_equal(value, artifact.arrays[name])
+
+    def score(network: PlusNetwork, weights: Weights) -> float:
+        """In the session's own units, as the harness asks for them."""
+        carried = with_read_in(network.units.given(session), weights)
+        return validation_r2(network, [carried], "cpu")()
+
+    zero_shot.network.units.meet(session, 0.0)
+    start = score(zero_shot.network, no_weights(session, READ_IN))
+    end = score(decoder.network, own)
     assert end >= start - 1e-6
     assert any("the zero-shot network" in warning for warning in context.warnings) == misleading
     if misleading:
         assert not own.weight.any()
-    for name, value in zero_shot.arrays().items():
-        np.testing.assert_array_equal(value, artifact.arrays[name])
+
+
+def with_target(session: Any, mean: float, deviation: float) -> Any:
+    """Return the session with other statistics of its target, as those of another stretch of it would be."""
+    own = session.normaliser
+    normaliser = replace(own, y_mean=np.full_like(own.y_mean, mean), y_deviation=np.full_like(own.y_mean, deviation))
+    return replace(session, normaliser=normaliser)
+
+
+def test_units_of_the_target_by_hand(sessions: list[Any], session_maker: Any) -> None:
+    one, two = with_target(sessions[0], 1.0, 3.0), with_target(sessions[1], 3.0, 5.0)
+    units = TargetUnits(2)
+    units.begin([one, two])
+    # Pooled: the mean of the means, and the mean of the squares less its square.
+    mean, deviation = 2.0, np.sqrt((3**2 + 1**2 + 5**2 + 3**2) / 2 - 2**2)
+    np.testing.assert_allclose(units.mean, [mean] * 2, rtol=1e-6)
+    np.testing.assert_allclose(units.deviation, [deviation] * 2, rtol=1e-6)
+    session = with_target(session_maker(name="held-out", seed=9), 4.0, 2.0)
+    units.meet(session, 0.25)
+    mixed, spread = 0.75 * mean + 0.25 * 4, np.sqrt(0.75 * deviation**2 + 0.25 * 2**2)
+    prediction = torch.randn(7, 2)
+    physical = session.normaliser.physical(units(prediction).numpy())
+    np.testing.assert_allclose(physical, mixed + spread * prediction.numpy(), rtol=1e-5, atol=1e-5)
+    given = units.given(session)
+    for before, after in zip(session.train, given.train):
+        np.testing.assert_allclose(units(torch.from_numpy(after.y)), before.y, atol=1e-5)
+    assert given.key != session.key
+
+
+def test_wrong_scale_of_a_few_seconds_does_not_reach_the_predictions(
+    context: Context, sessions: list[Any], session_maker: Any
+) -> None:
+    """Nothing is trained on the session. Its seconds were of large movements by chance: three times the deviation."""
+    options = {**ALL, "finetune.updates": 0}
+    artifact = RealmStudentPlus("tiny", {}, options).pretrain(sessions, context)
+    session = session_maker(name="held-out", seed=9)
+    x = session.validation[0].x
+
+    def predicted(target_prior_s: float, deviation: float) -> np.ndarray:
+        decoder = RealmStudentPlus("tiny", {"target_prior_s": target_prior_s}, options)
+        held_out = with_target(session, 0.0, deviation)
+        decoder.adapt(held_out, context, artifact)
+        assert isinstance(decoder.network, PlusNetwork)
+        decoder.network.read_in.silence()
+        return held_out.normaliser.physical(decoder.predict(x, held_out))
+
+    by_own = predicted(0.0, 3.0).std() / predicted(0.0, 1.0).std()
+    mixed = predicted(1000.0, 3.0).std() / predicted(1000.0, 1.0).std()
+    assert by_own == pytest.approx(3.0, rel=1e-3)
+    assert mixed < 1.2
 
 
 def test_options_of_the_faithful_student_do_not_apply() -> None:
