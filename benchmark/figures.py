@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .curves import Curve, curves
 from .days import FEWEST_DAYS, DayCurve, day_curves
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's palette: told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+MARKERS = ("o", "s", "^", "D")
 FORMATS = ("svg", "png", "pdf")
 
 
@@ -57,73 +58,83 @@ def write_figures(records: Sequence[RunRecord], folder: Path, file_format: str =
 
 def calibration_figure(comparison: Comparison, lines: Sequence[Curve]) -> Figure:
     """Draw R2 against seconds of calibration, one line per method with its 95 % interval."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure, [axes] = _panels(1)
     ticks = sorted({point.seconds for curve in lines for point in curve.points})
-    for number, curve in enumerate(lines):
-        colour = COLOURS[number % len(COLOURS)]
+    for curve, look in zip(lines, _looks(lines)):
         x = [ticks.index(point.seconds) for point in curve.points]  # doubling steps, zero included: evenly spaced
-        y = [point.r2 for point in curve.points]
-        style = "-" if curve.causal else "--"
-        axes.plot(x, y, style, marker="o", markersize=4, color=colour, label=curve.label)
+        axes.plot(x, [point.r2 for point in curve.points], label=curve.label, **look)
         if all(point.interval is not None for point in curve.points):
             low = [point.interval.low for point in curve.points if point.interval is not None]
             high = [point.interval.high for point in curve.points if point.interval is not None]
-            axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+            axes.fill_between(x, low, high, color=look["color"], alpha=0.1, linewidth=0)
     axes.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
     axes.set_xlabel("seconds of calibration (0: nothing of the session was seen)")
     axes.set_ylabel("R2, mean over axes and sessions")
-    axes.set_title(f"{title(comparison)}\n{lines[0].sessions} sessions; dashed: not causal", fontsize=9)
-    axes.legend(fontsize=8, frameon=False)
-    _plain(axes)
+    _finish(figure, f"{title(comparison)}\n{lines[0].sessions} sessions, 95 % intervals; dashed: not causal")
     return figure
 
 
 def day_figure(comparison: Comparison, lines: Sequence[DayCurve]) -> Figure:
     """Draw R2 against the day of the session, a panel per seconds of calibration; a dot is one session."""
-    from matplotlib.figure import Figure
-
-    stages = list(dict.fromkeys(line.calibration_s for line in lines))
-    names = list(dict.fromkeys(line.label for line in lines))
-    figure = Figure(figsize=(1.6 + 2.8 * len(stages), 3.8), layout="constrained")
-    panels = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
+    stages = sorted({line.calibration_s for line in lines}, key=lambda seconds: -1.0 if seconds is None else seconds)
+    named = {line.label: line for line in lines}
+    looks = dict(zip(named, _looks(list(named.values()))))
+    figure, panels = _panels(len(stages))
     for axes, seconds in zip(panels, stages):
         for line in (line for line in lines if line.calibration_s == seconds):
-            colour = COLOURS[names.index(line.label) % len(COLOURS)]
-            axes.plot(*zip(*line.means), "-" if line.causal else "--", color=colour, label=line.label)
-            axes.plot(*zip(*line.sessions), ".", color=colour, markersize=4)
+            look = looks[line.label]
+            axes.plot(*zip(*line.means), label=line.label, **{**look, "marker": ""})
+            axes.plot(*zip(*line.sessions), look["marker"], color=look["color"], markersize=2.5)
         axes.set_xlabel("day of the session")
         axes.set_title("" if seconds is None else f"{seconds:g} s of calibration", fontsize=9)
-        _plain(axes)
     panels[0].set_ylabel("R2, mean over axes")
-    panels[-1].legend(fontsize=8, frameon=False)
-    figure.suptitle(f"{title(comparison)}; days count from the subject's first session", fontsize=9)
+    _finish(figure, f"{title(comparison)}; days count from the subject's first session; dashed: not causal")
     return figure
 
 
 def stream_figure(comparison: Comparison, lines: Sequence[StreamCurve]) -> Figure:
     """Draw R2 against the time since a test block began, one line per method."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for number, line in enumerate(lines):
-        style = "-" if line.causal else "--"
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(line.since_s, line.r2, style, marker="o", markersize=4, color=colour, label=line.label)
-    axes.set_xlabel("seconds since the test block began (behaviour differs from stretch to stretch: compare lines)")
+    figure, [axes] = _panels(1)
+    for line, look in zip(lines, _looks(lines)):
+        axes.plot(line.since_s, line.r2, label=line.label, **look)
+    axes.set_xlabel("seconds since the test block began")
     axes.set_ylabel("R2 over all sessions, mean over axes")
-    axes.set_title(f"{title(comparison)}\ndashed: not causal", fontsize=9)
-    axes.legend(fontsize=8, frameon=False)
-    _plain(axes)
+    note = "behaviour differs from stretch to stretch: compare lines; dashed: not causal"
+    _finish(figure, f"{title(comparison)}\n{note}")
     return figure
 
 
-def _plain(axes: Axes) -> None:
-    axes.axhline(0, color="grey", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 5.4) if count == 1 else (0.6 + 2.4 * count, 4.4), layout="constrained")
+    return figure, figure.subplots(1, count, sharey=True, squeeze=False)[0]
+
+
+def _looks(lines: Sequence[Curve | DayCurve | StreamCurve]) -> list[dict[str, Any]]:
+    """Give every line a colour, with another marker where colours come round again; dashes where it looks ahead."""
+    return [
+        {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": MARKERS[number // len(COLOURS) % len(MARKERS)],
+            "markersize": 4,
+            "linestyle": "-" if line.causal else "--",
+        }
+        for number, line in enumerate(lines)
+    ]
+
+
+def _finish(figure: Figure, heading: str) -> None:
+    """Make axes plain, set the heading, and put one legend of all panels below them."""
+    named: dict[str, Any] = {}
+    for axes in figure.axes:
+        axes.axhline(0, color="grey", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        handles, labels = axes.get_legend_handles_labels()
+        named |= {label: handle for label, handle in zip(labels, handles) if label not in named}
+    figure.suptitle(heading, fontsize=9)
+    columns = 2 if len(figure.axes) == 1 else 4
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -9,7 +9,7 @@ import pytest
 from realmbench.dataset import Dataset
 from realmbench.days import DayCurve, day_curves, in_words
 from realmbench.errors import RealmbenchError
-from realmbench.figures import write_figures
+from realmbench.figures import day_figure, write_figures
 from realmbench.plan import RunRequest, make_plan
 from realmbench.records import CurvePoint, RunRecord
 from realmbench.runner import Events, SessionBank, run
@@ -81,6 +81,21 @@ def test_figure_is_drawn_and_its_lack_is_said(template: RunRecord, tmp_path: Pat
     assert "day of the session" in path.read_text()
     with pytest.raises(RealmbenchError, match=r"neither a calibration curve .* nor sessions of 3 days"):
         write_figures(records[:1], tmp_path)
+
+
+def test_panels_are_in_order_and_the_legend_names_every_method(template: RunRecord) -> None:
+    """Methods that have no zero-shot point come first here: neither order nor legend may follow them."""
+    late = [record(template, "late", session, 0, 0.5, None) for session in SESSIONS]
+    late = [run.model_copy(update={"calibration_s": 240.0}) for run in late]
+    both = [record(template, "both", session, 0, 0.4, 0.3) for session in SESSIONS]
+    [(comparison, lines)] = day_curves(late + both)
+    figure = day_figure(comparison, lines)
+    assert [axes.get_title() for axes in figure.axes] == ["15 s of calibration", "240 s of calibration"]
+    [legend] = figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    assert sorted(named) == ["both (tiny)", "late (tiny)"]
+    colours = {line.get_label(): line.get_color() for axes in figure.axes for line in axes.lines}
+    assert [line.get_color() for line in legend.get_lines()] == [colours[name] for name in named]
 
 
 def test_non_causal_methods_are_not_praised() -> None:
