@@ -120,7 +120,7 @@ def compare(
 
     Example: `realmbench compare realm-student realm-pooled gru --suite core-v1`
 
-    With little calibration: `realmbench compare realm-student gru --suite calibration-v1 --calibration 15`
+    With little calibration: `realmbench compare realm-student gru --suite fewshot-v1 --calibration 15`
 
     Another input: `realmbench compare "gru on bands50" "gru on lfp100" --any-front-end`
     """
@@ -184,7 +184,7 @@ def figures(
 ) -> None:
     """Draw every figure that a suite's records allow: R2 by seconds of calibration, by day, and by time in a stream.
 
-    Example: `realmbench figures --suite calibration-v1`
+    Example: `realmbench figures --suite fewshot-v1`
     """
     from realmbench.days import day_curves, in_words
     from realmbench.figures import write_figures
