@@ -87,7 +87,8 @@ def differences(
 
     Parameters
     ----------
-    first, others : a model's name, or a label as tables show it (``"gru (small)"``) where a name fits several.
+    first, others : a model's name, or a label as tables show it (``"gru (small)"``) where a name fits several; a bare
+        name means the method with no option changed, where there is one.
     calibrations : seconds of calibration, points of the curves; none compares the records' own (last) scores.
 
     Raises
@@ -125,6 +126,9 @@ def _chosen(name: str, available: Mapping[str, list[RunRecord]]) -> list[RunReco
     if name in available:
         return available[name]
     fitting = {text: runs for text, runs in available.items() if runs[0].model == name}
+    # A bare name means the method as it is, not one of its variations.
+    unchanged = {text: runs for text, runs in fitting.items() if not runs[0].changed_options}
+    fitting = unchanged or fitting
     if len(fitting) > 1:
         options = ", ".join(repr(text) for text in sorted(fitting))
         raise RealmbenchError(f"{name} was run in several ways here; name one of {options}")

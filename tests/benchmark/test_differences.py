@@ -156,6 +156,19 @@ def test_names_that_fit_none_or_several_are_refused(template: RunRecord, base: n
         differences([*records, *records_of(template, "c", base, front_end="lfp100")], "a", ["c"])
 
 
+def test_bare_name_means_the_method_as_it_is(template: RunRecord, base: np.ndarray) -> None:
+    changed = {"changed_options": ["decoder.x"], "config_hash": "other", "config": {"decoder": {"x": 1}}}
+    records = records_of(template, "a", base) + records_of(template, "b", base)
+    records += records_of(template, "b", base - 0.2, **changed)
+    [(_, [found])] = differences(records, "a", ["b"])
+    assert (found.second, found.mean) == ("b (tiny)", pytest.approx(0))
+    [(_, [found])] = differences(records, "a", ["b (tiny, x=1)"])
+    assert found.mean == pytest.approx(0.2)
+    only = [record for record in records if record.model == "a" or record.changed_options]
+    [(_, [found])] = differences(only, "a", ["b"])
+    assert found.second == "b (tiny, x=1)"
+
+
 def test_audits_are_never_compared(template: RunRecord, base: np.ndarray) -> None:
     records = records_of(template, "a", base) + records_of(template, "b", base, audit="shifted-target")
     with pytest.raises(UnknownNameError):
