@@ -134,9 +134,12 @@ def print_comparisons(records: Sequence[RunRecord], sessions: Sequence[str] | No
         table = Table(title=title(comparison), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         columns = _columns(comparison, rows)
         for name in columns:
+            if name == "model":
+                table.add_column(name, min_width=20, overflow="fold")
+                continue
             # Where room is short a long label is folded, and never a number cut.
-            least = max(map(len, (*columns[name], name.split()[-1]))) if name != "model" else 20
-            table.add_column(name, justify="left" if name == "model" else "right", min_width=least, overflow="fold")
+            least = max(map(len, (*columns[name], name.split()[-1])))
+            table.add_column(name, justify="right", min_width=least, overflow="fold")
         for cells in zip(*columns.values()):
             table.add_row(*cells)
         out.print(table)

@@ -207,9 +207,10 @@ def _page(name: str, preset: str | None, data_root: Path | None) -> dict[str, An
 
     registries = {kind: registry_of(kind) for kind in ("models", "datasets", "protocols")}
     base = name if ".py" in name else name.partition(":")[0]
-    if preset is not None and (is_dataset(name) or base in registries["protocols"]):
+    names_dataset = is_dataset(name)
+    if preset is not None and (names_dataset or base in registries["protocols"]):
         raise OptionError(f"--preset does not apply to {base}: datasets and protocols have none")
-    if is_dataset(name):
+    if names_dataset:
         from realmbench.dataset import open_dataset
 
         dataset = open_dataset(name, data_root)
