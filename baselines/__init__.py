@@ -13,9 +13,14 @@ DECODERS = {
     "kalman-smoother": Lazy("realmbench.baselines.kalman:KalmanSmoother", "Kalman smoother of the same model"),
     "gru": Lazy("realmbench.baselines.recurrent:Gru", "causal gated recurrent network, one session"),
     "gru-steady": Lazy("realmbench.baselines.steady:SteadyGru", "control: the GRU behind a normaliser that goes on"),
+    "gru-pooled": Lazy("realmbench.baselines.pooled:PooledGru", "control: the GRU, trained on other sessions first"),
+    "gru-pooled-steady": Lazy(
+        "realmbench.baselines.pooled:SteadyPooledGru", "control: the same behind a normaliser that goes on"
+    ),
     "lstm": Lazy("realmbench.baselines.recurrent:Lstm", "causal long short-term memory network, one session"),
     "spike-gru": Lazy("realmbench.baselines.recurrent:SpikeGru", "the GRU on spike counts: what LFP gives up"),
     "tcn": Lazy("realmbench.baselines.convolutional:Tcn", "causal dilated convolutions, one session"),
+    "tcn-pooled": Lazy("realmbench.baselines.pooled:PooledTcn", "control: the TCN, trained on other sessions first"),
     "transformer": Lazy("realmbench.baselines.transformer:Transformer", "causal windowed Transformer, one session"),
     "poyo": Lazy("realmbench.baselines.poyo:Poyo", "POYO-style multi-session Transformer: sees the whole window"),
     "masked-lfp": Lazy(

@@ -119,6 +119,13 @@ class TcnNetwork(nn.Module):
         return cast(list[Block], list(self.blocks))
 
 
+SIZES = {
+    "tiny": Preset(decoder={"width": 32, "blocks": 3}, train={"updates": 200, "evaluate_every": 25, "window_s": 3.0}),
+    "small": Preset(decoder={"width": 64}, train={"updates": 1000}),
+    "paper": Preset(decoder={"width": 256, "blocks": 6}, train={"updates": 3000}),
+}
+
+
 class Tcn(NetworkDecoder):
     """Causal temporal convolutional network (Bai, Kolter & Koltun 2018), trained on the held-out session alone."""
 
@@ -127,13 +134,7 @@ class Tcn(NetworkDecoder):
     options: TcnOptions
     # Found by `realmbench tune` (results/tuning).
     presets: ClassVar[Mapping[str, Preset]] = tuned(
-        {
-            "tiny": Preset(
-                decoder={"width": 32, "blocks": 3}, train={"updates": 200, "evaluate_every": 25, "window_s": 3.0}
-            ),
-            "small": Preset(decoder={"width": 64}, train={"updates": 1000}),
-            "paper": Preset(decoder={"width": 256, "blocks": 6}, train={"updates": 3000}),
-        },
+        SIZES,
         {
             "train.learning_rate": 0.00089,
             "train.weight_decay": 0.0144,

@@ -58,7 +58,7 @@ class DistilledOptions(MaskedLfpOptions):
 
 
 class MaskedTrainOptions(BaseModel):
-    """Masked autoencoding on the pretraining sessions, then on the held-out one (0 updates: read-out alone)."""
+    """Masked autoencoding on pretraining sessions, then the task on the held-out one (0 updates: read-out alone)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -184,6 +184,7 @@ class MaskedLfp(NetworkDecoder):
                 context,
                 f"fine-tuning on {session.name}",
                 {**self.identity, "start": artifact.hash},
+                start_counts=True,
             )
 
 
@@ -345,6 +346,7 @@ def _fitted(
         stream_seed(context.seed, kind, "dropout and masks"),
         context.checkpoint(kind, config, sessions),
         lambda share, best: context.on_progress(f"{kind}: validation loss {-best:.3f}", share),
+        start_counts=False,
     )
 
 

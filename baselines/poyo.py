@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from realmbench.artifact import Artifact
+from realmbench.artifact import Artifact, Trained
 from realmbench.decoder import Context, Preset, tuned
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.seeds import stream_seed
@@ -31,7 +32,7 @@ class PoyoTrainOptions(BaseModel):
 
 
 TINY_STAGE = {"updates": 200, "evaluate_every": 25, "window_s": 1.0, "batch_size": 32, "patience": 4}
-# Windows of a second: as many seconds per update as other decoders' windows of five seconds have.
+# Windows of a second: more of them, for nearly as many seconds per update as other decoders have (16 of five).
 SMALL_STAGE = {"updates": 1000, "evaluate_every": 50, "window_s": 1.0, "batch_size": 64}
 PAPER_STAGE = {**SMALL_STAGE, "updates": 20_000, "evaluate_every": 250, "learning_rate": 4e-4, "batch_size": 256}
 SMALL_FINETUNE = {**SMALL_STAGE, "updates": 200, "evaluate_every": 25, "learning_rate": 5e-4}
@@ -108,17 +109,19 @@ class Poyo(NetworkDecoder):
         config = {"network": self.options.model_dump(), "train": options.model_dump()}
         seed = stream_seed(context.seed, "poyo", "initial weights")
 
-        def network() -> nn.Module:
-            return drawn(lambda: self._network(sessions[0], len(sessions)), seed).to(context.device)
+        def build() -> Trained:
+            network = drawn(lambda: self._network(sessions[0], len(sessions)), seed).to(context.device)
+            return train_on_sessions(
+                network,
+                lambda batch: network(batch.x, batch.mask, batch.session),
+                "poyo",
+                options,
+                sessions,
+                context,
+                config,
+            )
 
-        return context.artifacts.get_or_build(
-            "poyo",
-            config,
-            sessions,
-            context.seed,
-            context.device,
-            lambda: train_on_sessions(network(), "poyo", options, sessions, context, config),
-        )
+        return context.artifacts.get_or_build("poyo", config, sessions, context.seed, context.device, build)
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Learn the session's embeddings with all else frozen, as the paper does for new units, then train all."""
@@ -134,11 +137,10 @@ class Poyo(NetworkDecoder):
             for module in network.modules():
                 if isinstance(module, SessionTable):
                     module.requires_grad_(True)
-            identify = self.train_options.identify
-            supervised(network, [session], identify, context, f"identifying the units of {session.name}", config)
+            train = partial(supervised, network, [session], context=context, config=config, start_counts=True)
+            train(self.train_options.identify, stage=f"identifying the units of {session.name}")
             network.requires_grad_(True)
-            finetune = self.train_options.finetune
-            supervised(network, [session], finetune, context, f"fine-tuning on {session.name}", config)
+            train(self.train_options.finetune, stage=f"fine-tuning on {session.name}")
 
     def _network(self, session: Session, sessions: int) -> PoyoNetwork:
         return PoyoNetwork(session.channels, session.features, session.outputs, session.rate, sessions, self.options)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib.util
+import io
 import sys
-from collections.abc import Sequence
+import tokenize
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .seeds import stable_hash
@@ -29,13 +32,22 @@ HARNESS = (
 
 
 def code_of(modules: Sequence[str]) -> str:
-    """Hash the sources of modules and of the harness that runs them."""
-    return stable_hash([fingerprint(module) for module in (*modules, *(f"realmbench.{name}" for name in HARNESS))])
+    """Hash what modules, and the harness that runs them, do: comments and docstrings do nothing."""
+    return stable_hash([_meaning(module) for module in (*modules, *(f"realmbench.{name}" for name in HARNESS))])
 
 
 @functools.cache
 def fingerprint(module: str) -> str:
-    """Hash the source of a module by its name; of a package, all its Python files."""
+    """Hash every byte of a module, by its name; of a package, of all its Python files. For what makes data."""
+    return _digest(module, lambda source: source)
+
+
+@functools.cache
+def _meaning(module: str) -> str:
+    return _digest(module, without_words)
+
+
+def _digest(module: str, reduced: Callable[[str], str]) -> str:
     loaded = sys.modules.get(module)
     origin = getattr(loaded, "__file__", None)
     if origin is None:
@@ -48,5 +60,24 @@ def fingerprint(module: str) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode())
-        digest.update(file.read_bytes())
+        digest.update(reduced(file.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()[:16]
+
+
+def without_words(source: str) -> str:
+    """Return Python source without its comments, docstrings and empty lines."""
+    lines = source.splitlines()
+    dropped: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                dropped.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    # Tokens tell an empty line from one inside a string, and a comment from a string that holds a #.
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row, column = token.start
+        if token.type == tokenize.COMMENT:
+            lines[row - 1] = lines[row - 1][:column].rstrip()
+        if token.type in (tokenize.COMMENT, tokenize.NL) and not lines[row - 1].strip():
+            dropped.add(row)
+    return "\n".join(line for row, line in enumerate(lines, 1) if row not in dropped)

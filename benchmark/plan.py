@@ -43,6 +43,7 @@ class RunRequest:
     audit : turn the target by half the record; such records are kept in suite ``audit``.
     fresh : run again what is finished.
     processes : jobs that the sweep runs at a time; goes into the record, for whoever reads its seconds.
+    store : folder for what pretraining leaves; None takes the cache's.
     """
 
     model: str
@@ -58,6 +59,7 @@ class RunRequest:
     audit: Audit | None = None
     fresh: bool = False
     processes: int = 1
+    store: Path | None = None
 
     @property
     def seed_numbers(self) -> tuple[int, ...]:
@@ -113,7 +115,7 @@ class Plan:
 
     def context(self, seed: int, on_progress: Callable[[str, float], None]) -> Context:
         """Make what a decoder is lent while it learns."""
-        store = ArtifactStore(cache_dir() / "artifacts", self.code, versions())
+        store = ArtifactStore(self.request.store or cache_dir() / "artifacts", self.code, versions())
         return Context(seed, self.request.device, store, cache_dir() / "checkpoints", on_progress)
 
     def decoder(self) -> Decoder:

@@ -1,13 +1,14 @@
 """The run record: one JSON file per run that anyone can check, rerun and send in a pull request.
 
-Records are written whole and never changed. This module needs neither torch nor scikit-learn, so that tables and
-statistics can be made anywhere from the files alone.
+Records are written whole and never changed; what is found out about them later stands beside them. This module needs
+neither torch nor scikit-learn, so that tables and statistics can be made anywhere from the files alone.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from .manifest import SplitManifest
 from .tuning_record import TUNING_FOLDER
 
 SCHEMA_VERSION = 1
+# Beside the records of a method: which of them were run again, and what came out.
+REPRODUCED = "reproduced.jsonl"
 
 
 class _Part(BaseModel):
@@ -169,6 +172,30 @@ class RunRecord(_Part):
         return self.training_seconds + sum(artifact.seconds for artifact in self.artifacts)
 
 
+class Reproduction(_Part):
+    """A recorded run that was run again (`realmbench reproduce`), and what came out.
+
+    Attributes
+    ----------
+    recorded_code, code : of the record, and of the run again.
+    recorded_r2, r2 : ``r2_axis_mean`` of both.
+    exact : every score of every block, the calibration curve's included, is the same number.
+    """
+
+    session: str
+    seed: int
+    recorded_code: str
+    code: str
+    recorded_r2: float
+    r2: float
+    exact: bool
+    device: str
+    threads: int
+    versions: dict[str, str]
+    git_commit: str | None
+    created: str
+
+
 def record_path(
     results_dir: Path, suite: str, dataset: str, protocol: str, front_end: str, method: str, session: str, seed: int
 ) -> Path:
@@ -213,9 +240,18 @@ def read_record(path: Path) -> RunRecord:
 
 
 def read_records(results_dir: Path, suite: str | None = None) -> list[RunRecord]:
-    """Read every record below a results folder, or of one suite in it; failed runs and tunings are not records."""
+    """Read every record below a results folder, or of one suite in it; failed runs and tunings are not records.
+
+    Codes that a reproduction has shown to give the same go by one name.
+    """
     names = suites(results_dir) if suite is None else [suite]
-    return [read_record(path) for name in names for path in _record_files(results_dir / name)]
+    records: list[RunRecord] = []
+    for folder, paths in groupby((path for name in names for path in record_files(results_dir / name)), _folder):
+        one_name = _equal_codes(folder)
+        for path in paths:
+            record = read_record(path)
+            records.append(record.model_copy(update={"code": one_name.get(record.code, record.code)}))
+    return records
 
 
 def suites(results_dir: Path) -> list[str]:
@@ -223,8 +259,56 @@ def suites(results_dir: Path) -> list[str]:
     if not results_dir.is_dir():
         return []
     folders = (path for path in results_dir.iterdir() if path.is_dir() and path.name != TUNING_FOLDER)
-    return sorted(path.name for path in folders if any(_record_files(path)))
+    return sorted(path.name for path in folders if any(record_files(path)))
 
 
-def _record_files(folder: Path) -> Iterable[Path]:
+def record_files(folder: Path) -> Iterable[Path]:
+    """Yield the files of records below a folder, sorted."""
     return (path for path in sorted(folder.rglob("*.json")) if not path.name.endswith(".failed.json"))
+
+
+def note_reproduction(folder: Path, entry: Reproduction) -> None:
+    """Add a reproduction to those of a method's folder of records."""
+    path = folder / REPRODUCED
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    write_text_whole(path, before + entry.model_dump_json() + "\n")
+
+
+def read_reproductions(folder: Path) -> list[Reproduction]:
+    """Read what is known of runs of a method's folder that were run again.
+
+    Raises
+    ------
+    RealmbenchError : the file is damaged; the message names the line.
+    """
+    path = folder / REPRODUCED
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), 1):
+        try:
+            entries.append(Reproduction.model_validate_json(line))
+        except ValidationError as error:
+            raise RealmbenchError(f"{path}, line {number}, is no reproduction ({error.errors()[0]['msg']})") from error
+    return entries
+
+
+def same_code(folder: Path, first: str, second: str) -> bool:
+    """Say whether two codes are one, or were shown to give the same to the last bit for a record of the folder."""
+    if first == second:
+        return True
+    one_name = _equal_codes(folder)
+    return one_name.get(first, first) == one_name.get(second, second)
+
+
+def _equal_codes(folder: Path) -> dict[str, str]:
+    """Return for every code that gave what another gave the name that all of them go by."""
+    one_name: dict[str, str] = {}
+    for entry in read_reproductions(folder):
+        if entry.exact:
+            names = {one_name.get(code, code) for code in (entry.recorded_code, entry.code)}
+            joined = {entry.recorded_code, entry.code, *(code for code, name in one_name.items() if name in names)}
+            one_name |= dict.fromkeys(joined, min(names))
+    return one_name
+
+
+def _folder(path: Path) -> Path:
+    return path.parent

@@ -31,7 +31,7 @@ from .curves import table as curve_table
 from .differences import Difference
 from .differences import in_words as difference_in_words
 from .leaderboard import MISSING, interval_text, number, title
-from .records import RunRecord
+from .records import Reproduction, RunRecord
 from .runner import Events
 from .statistics import Comparison, Row, compare, in_words
 from .suite import Suite
@@ -233,6 +233,24 @@ def print_differences(found: Sequence[tuple[Comparison, Sequence[Difference]]]) 
         out.print(table)
         for difference in differences:
             out.print(difference_in_words(difference) + "\n", soft_wrap=True, highlight=False, markup=False)
+
+
+def print_reproductions(found: Sequence[tuple[str, Reproduction]], tolerance: float) -> None:
+    """Print what came of runs that were run again, and in words how many came out as recorded."""
+    table = Table("run", "R2 recorded", "R2 now", "code", "came out", box=SIMPLE_HEAD)
+    for name, entry in found:
+        difference = entry.r2 - entry.recorded_r2
+        verdict = "the same to the last bit" if entry.exact else f"{difference:+.4f}"
+        code = "the same" if entry.code == entry.recorded_code else "changed"
+        table.add_row(Text(name), f"{entry.recorded_r2:.4f}", f"{entry.r2:.4f}", code, verdict)
+    out.print(table)
+    exact = sum(entry.exact for _, entry in found)
+    near = sum(not entry.exact and abs(entry.r2 - entry.recorded_r2) <= tolerance for _, entry in found)
+    sentence = f"{exact} of {len(found)} came out the same to the last bit"
+    sentence += f", {near} more within {tolerance:g} of R2." if near else "."
+    if elsewhere := len(found) - exact - near:
+        sentence += f" {elsewhere} did not come out as recorded."
+    out.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_listing(heading: str, entries: Sequence[tuple[str, str]]) -> None:

@@ -15,7 +15,7 @@ from .dataset import Dataset, Fold
 from .decoder import Context
 from .errors import RealmbenchError
 from .plan import Plan
-from .records import RunRecord, read_record, record_path, write_failure, write_record
+from .records import RunRecord, read_record, record_path, same_code, write_failure, write_record
 from .single_run import SingleRun
 
 __all__ = ["Events", "FailedRunsError", "SessionBank", "run"]
@@ -98,7 +98,7 @@ def _finished(path: Path, plan: Plan, session: str, bank: SessionBank, events: E
     reasons = []
     if record.config_hash != plan.config_hash:
         reasons.append("its options differ")
-    if record.code != plan.code:
+    if not same_code(path.parent, record.code, plan.code):
         reasons.append("the code has changed since")
     if record.data_key != bank.of(plan, session, "held-out").data.key:
         reasons.append("data, split or front end have changed since")

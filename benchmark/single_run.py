@@ -81,7 +81,7 @@ class SingleRun:
             session=self.session,
             subject=info.subject,
             day=info.day,
-            training_sessions=[*(self.fold.pretrain if decoder.multi_session else ()), self.session],
+            training_sessions=[*self._pretrained_on(), self.session],
             front_end=front_end.name,
             front_end_left_out=list(prepared.left_out),
             channels=prepared.channels,
@@ -133,6 +133,10 @@ class SingleRun:
             ],
         )
 
+    def _pretrained_on(self) -> tuple[str, ...]:
+        """Return the sessions that the artifact has seen: of the fold's, some decoders use fewer."""
+        return self.artifact.record.sessions if self.artifact is not None else ()
+
     def _curve(self) -> list[CurvePoint]:
         """Train and score the stages before the last, each from the pretrained start again."""
         points = []
@@ -142,7 +146,7 @@ class SingleRun:
             if stage.calibration_s == 0:
                 if not self.plan.decoder().zero_shot:
                     continue
-                references = [self.bank.of(self.plan, name, "pretrain").data for name in self.fold.pretrain]
+                references = [self.bank.of(self.plan, name, "pretrain").data for name in self._pretrained_on()]
             prepared = prepare_session(
                 self.dataset,
                 self.session,

@@ -26,7 +26,7 @@ from .errors import OptionError, RealmbenchError
 from .files import cache_dir, write_text_whole
 from .options import parse_settings
 from .plan import Plan, RunRequest, make_plan
-from .records import read_record, record_path
+from .records import read_record, record_path, same_code
 from .runner import Events, FailedRunsError, SessionBank, run
 from .seeds import stable_hash
 from .suite import Suite
@@ -136,7 +136,7 @@ def _recorded(path: Path, plan: Plan) -> bool:
         record = read_record(path)
     except RealmbenchError:
         return False
-    return record.config_hash == plan.config_hash and record.code == plan.code
+    return record.config_hash == plan.config_hash and same_code(path.parent, record.code, plan.code)
 
 
 def run_jobs(

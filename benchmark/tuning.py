@@ -22,7 +22,7 @@ from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
 from .machine import device_description, git_commit, versions
 from .plan import Plan
 from .search import space_as_json
-from .seeds import stable_hash
+from .seeds import stable_hash, stream_seed
 from .session import SessionData
 from .tuning_record import TuningRecord, TuningTrial, TuningUnit, read_tuning, tuning_path, write_tuning
 from .tuning_study import PRUNER, SAMPLER, Study, require_optuna
@@ -101,7 +101,9 @@ def tune(
     record = _empty_record(plan, dataset, units, data, defaults, budget)
     if path.exists() and not plan.request.fresh:
         record = _continued(path, record, events.note)
-    study = Study(plan.decoder_class.search_space, defaults, record.seed)
+    # Of its own for every model: one draw for all would tune eight models with the luck of one.
+    seed = stream_seed(record.seed, "tuning", plan.model)
+    study = Study(plan.decoder_class.search_space, defaults, seed)
     for trial in record.counted:
         study.replay(trial, len(units))
     runner = TrialRunner(plan, units, data, study, record.counted, events.stage)

@@ -38,7 +38,7 @@ class Study:
     ----------
     space : what is searched, by ``--set`` names.
     defaults : the preset's values; trial 0 runs those that lie inside the space.
-    seed : root seed.
+    seed : of the proposals.
     """
 
     def __init__(self, space: Mapping[str, SearchDimension], defaults: Mapping[str, Any], seed: int) -> None:
@@ -57,7 +57,7 @@ class Study:
         import optuna
 
         # Seeded by the number: a study that was interrupted proposes what it would have proposed without.
-        seed = stream_seed(self._seed, "tuning", number) % 2**32
+        seed = stream_seed(self._seed, "trial", number) % 2**32
         self._study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=SAMPLER["n_startup_trials"])
         if number == 0 and params is None:
             params = {name: value for name, value in self._defaults.items() if self._space[name].contains(value)}

@@ -187,6 +187,7 @@ class _Pretrained(RealmBase):
                 context,
                 f"fine-tuning on {session.name}",
                 {**self.identity, "start": artifact.hash},
+                start_counts=self.keeps_head,
             )
 
     def export_artifact(self, folder: Path, artifact: Artifact, session: Session, front_end: str) -> None:
@@ -261,8 +262,12 @@ class RealmStudent(RealmPooled):
     def idle_options(self) -> dict[str, str]:
         options, idle = self.options, super().idle_options()
         if not options.distillation.alignment:
-            names = (f"decoder.distillation.{name}" for name in ("kind", "aligned_layers", "shuffled"))
-            idle |= dict.fromkeys(names, "decoder.distillation.alignment=0 aligns nothing")
+            aligned = (f"decoder.distillation.{name}" for name in ("kind", "aligned_layers", "shuffled"))
+            idle |= dict.fromkeys(aligned, "decoder.distillation.alignment=0 aligns nothing")
+        if not options.distillation.from_teacher:
+            taught = ("decoder.teacher", "decoder.masking.", "decoder.drop_path", "train.teacher.")
+            why = "distillation.alignment=0 and distillation.copy_tokenizer=false leave the teacher out"
+            idle |= dict.fromkeys(taught, why)
         if options.teacher == "random":
             idle |= dict.fromkeys(("decoder.masking.", "train.teacher."), "decoder.teacher=random is not trained")
         return idle
@@ -296,20 +301,17 @@ class RealmStudent(RealmPooled):
                     "protocol does not hand them out. Leave the option away."
                 )
             selection = context.selection
-        teacher_training = self.train_options.teacher
-        if options.teacher == "random":
-            teacher_training = teacher_training.model_copy(update={"updates": 0})
-        teacher_config = self.teacher_config(chosen[0])
-        return distil_student(
-            self.encoder_config(chosen[0]),
-            options.distillation,
-            self.train_options.student,
-            chosen,
-            context,
-            pretrain_teacher(teacher_config, options.masking, teacher_training, chosen, context),
-            teacher_config,
-            selection,
-        )
+        teacher = self.teach(chosen, context) if options.distillation.from_teacher else None
+        config, training = self.encoder_config(chosen[0]), self.train_options.student
+        return distil_student(config, options.distillation, training, chosen, context, teacher, selection)
+
+    def teach(self, sessions: Sequence[SessionData], context: Context) -> tuple[EncoderConfig, Artifact]:
+        """Return the teacher's network and what masked autoencoding left of it."""
+        training = self.train_options.teacher
+        if self.options.teacher == "random":
+            training = training.model_copy(update={"updates": 0})
+        config = self.teacher_config(sessions[0])
+        return config, pretrain_teacher(config, self.options.masking, training, sessions, context)
 
 
 class RealmStudentSmall(RealmStudent):

@@ -58,6 +58,11 @@ class DistillationOptions(BaseModel):
     reconstruction: float = Field(0.1, ge=0)
     copy_tokenizer: bool = True
 
+    @property
+    def from_teacher(self) -> bool:
+        """Whether anything is taken from a teacher."""
+        return self.alignment > 0 or self.copy_tokenizer
+
 
 class Student(nn.Module):
     """The deployed network and the reconstruction head that only distillation needs."""
@@ -77,30 +82,22 @@ def distil_student(
     options: TrainOptions,
     sessions: Sequence[SessionData],
     context: Context,
-    teacher: Artifact,
-    teacher_config: EncoderConfig,
+    teacher: tuple[EncoderConfig, Artifact] | None,
     selection: Sequence[SessionData] | None = None,
 ) -> Artifact:
     """Return the distilled network, trained now or taken from the store.
 
     Parameters
     ----------
+    teacher : its network and what pretraining left of it; None where the weights take nothing from one.
     selection : sessions whose validation segments choose the best weights; the pretraining sessions by default.
 
     Raises
     ------
     OptionError : teacher and student cannot be aligned, or nothing is left to learn.
     """
-    if weights.alignment and teacher_config.d_model != config.d_model:
-        raise OptionError(
-            f"teacher and student must be equally wide to be aligned step by step, not {teacher_config.d_model} "
-            f"and {config.d_model}"
-        )
-    shallower = min(config.layers, teacher_config.layers)
-    if weights.alignment and weights.aligned_layers > shallower:
-        raise OptionError(
-            f"decoder.distillation.aligned_layers={weights.aligned_layers}, but teacher or student has {shallower} only"
-        )
+    if teacher is not None:
+        _check_alignment(config, teacher[0], weights)
     if not (weights.alignment or weights.task or weights.reconstruction):
         raise OptionError("alignment, task and reconstruction all have weight 0; the student would learn nothing")
     full: dict[str, Any] = {
@@ -111,16 +108,37 @@ def distil_student(
     if selection is not None:
         full["selection"] = [session.key for session in selection]
 
+    parents = [] if teacher is None else [teacher[1]]
+
     def build() -> Trained:
-        frozen = RealmEncoder(teacher_config)
-        load_arrays_into(frozen, teacher.arrays)
-        frozen.to(context.device).eval().requires_grad_(False)
-        keyed = {**full, "teacher": teacher.hash}
+        frozen = None if teacher is None else _frozen(*teacher, context)
+        keyed = {**full, "teacher": [parent.hash for parent in parents]}
         return _train("realm-student", config, options, sessions, context, keyed, weights, frozen, selection)
 
     return context.artifacts.get_or_build(
-        "realm-student", full, sessions, context.seed, context.device, build, parents=[teacher], sources=SOURCES
+        "realm-student", full, sessions, context.seed, context.device, build, parents=parents, sources=SOURCES
     )
+
+
+def _check_alignment(config: EncoderConfig, teacher: EncoderConfig, weights: DistillationOptions) -> None:
+    if not weights.alignment:
+        return
+    if teacher.d_model != config.d_model:
+        raise OptionError(
+            f"teacher and student must be equally wide to be aligned step by step, not {teacher.d_model} "
+            f"and {config.d_model}"
+        )
+    shallower = min(config.layers, teacher.layers)
+    if weights.aligned_layers > shallower:
+        raise OptionError(
+            f"decoder.distillation.aligned_layers={weights.aligned_layers}, but teacher or student has {shallower} only"
+        )
+
+
+def _frozen(config: EncoderConfig, artifact: Artifact, context: Context) -> RealmEncoder:
+    encoder = RealmEncoder(config)
+    load_arrays_into(encoder, artifact.arrays)
+    return encoder.to(context.device).eval().requires_grad_(False)
 
 
 def train_pooled(
@@ -167,6 +185,7 @@ def _train(
         stream_seed(context.seed, "realm-student", "dropout"),
         context.checkpoint(kind, full, sessions, SOURCES),
         lambda share, best: context.on_progress(f"{kind.removeprefix('realm-')}: validation score {best:.3f}", share),
+        start_counts=False,
     )
     return Trained(module_arrays(student.network), parameter_count(student.network), *result)
 

@@ -320,6 +320,8 @@ def learn(
     stage: str,
     checkpoint: Path,
     loss: Callable[[Batch], torch.Tensor] | None = None,
+    *,
+    start_counts: bool = False,
 ) -> FitResult:
     """Train on sessions that carry read-in outputs, on the task unless told otherwise, until validation R2 stops."""
     return fit(
@@ -331,6 +333,7 @@ def learn(
         stream_seed(context.seed, stage, "dropout"),
         checkpoint,
         lambda share, best: context.on_progress(f"{stage}: validation R2 {best:.3f}", share),
+        start_counts=start_counts,
     )
 
 

@@ -164,7 +164,8 @@ class _Plus(RealmBase):
             stage = f"fine-tuning on {session.name}"
             config: dict[str, Any] = {**self.identity, "start": artifact.hash}
             checkpoint = context.checkpoint(stage, config, [session])
-            result = learn(network, [fitted.session], self.train_options.finetune, context, stage, checkpoint)
+            finetune = self.train_options.finetune
+            result = learn(network, [fitted.session], finetune, context, stage, checkpoint, start_counts=True)
             context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
             if max(entry["score"] for entry in result.history) < zero_shot:
                 load_arrays_into(network, artifact.arrays)

@@ -174,5 +174,6 @@ def _train(
         stream_seed(context.seed, "realm-teacher", "dropout and masks"),
         context.checkpoint("realm-teacher", full, sessions, SOURCES),
         lambda share, best: context.on_progress(f"teacher: masked error {-best:.3f}", share),
+        start_counts=False,
     )
     return Trained(module_arrays(model.encoder), parameter_count(model.encoder), *result)

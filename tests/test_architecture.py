@@ -51,6 +51,7 @@ FLOOR_4 = {
     "conformance",
     "card",
     "checkpoint",
+    "reproduction",
 }
 FLOOR_5 = {"statistics", "differences", "curves", "days", "stream_time", "leaderboard", "figures"}
 FLOOR_6 = {"cli", "render", "__init__", "__main__"}

@@ -6,7 +6,8 @@ import sys
 
 from realmbench.errors import RealmbenchError
 
-from . import measuring, reading, running, stages, tuning  # noqa: F401  # importing them registers their commands
+# Importing them registers their commands.
+from . import measuring, reading, reproducing, running, stages, tuning  # noqa: F401
 from .application import app
 
 __all__ = ["app", "main"]

@@ -87,10 +87,11 @@ def fit(
     seed: int,
     checkpoint: Path,
     on_progress: Callable[[float, float], None],
+    *,
+    start_counts: bool,
 ) -> FitResult:
     """Train a module and leave it with the weights that scored best on validation.
 
-    The weights it starts with are a candidate too, so that training never ends below its start on validation.
     Training resumes from ``checkpoint`` where one stands, with the same numbers as if it had never stopped.
 
     Parameters
@@ -101,10 +102,12 @@ def fit(
     seed : of dropout and masking during training.
     checkpoint : file for the unfinished state; removed at the end.
     on_progress : called with the share of updates done and the best score so far.
+    start_counts : the weights it starts with have been learnt and are a candidate too, so that training never ends
+        below them on validation. Weights just drawn are none: a network of noise is no method, however it scores.
 
     Raises
     ------
-    RealmbenchError : the score of the start is not a finite number.
+    RealmbenchError : the score of the start is not a finite number, or none after it is where the start does not count.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
@@ -121,7 +124,7 @@ def fit(
             state = {
                 "update": 0,
                 "best_score": start_score,
-                "best_weights": copy.deepcopy(module.state_dict()),
+                "best_weights": copy.deepcopy(module.state_dict()) if start_counts else None,
                 "stale": 0,
                 "history": [{"update": 0.0, "score": start_score}],
                 "seconds": 0.0,
@@ -148,7 +151,13 @@ def fit(
                     _save(checkpoint, state, module, optimiser, sampler)
                     saved_at = time.monotonic()
             on_progress(state["update"] / options.updates, state["best_score"])
-    module.load_state_dict(state["best_weights"])
+    if state["best_weights"] is not None:
+        module.load_state_dict(state["best_weights"])
+    elif options.updates:
+        raise RealmbenchError(
+            f"training diverged: no validation score in {state['update']} updates was a finite number; "
+            "a lower learning rate may help"
+        )
     module.eval()
     checkpoint.unlink(missing_ok=True)
     return FitResult(state["history"], earlier)
@@ -158,7 +167,7 @@ def _note(state: dict[str, Any], module: nn.Module, score: float, mean_loss: flo
     """Enter a validation score into the state; keep the weights if they are the best so far."""
     state["history"].append({"update": float(state["update"]), "score": score, "loss": mean_loss})
     # A score that is not a number (a diverged network) never counts as an improvement.
-    if score > state["best_score"]:
+    if score > state["best_score"] or (state["best_weights"] is None and math.isfinite(score)):
         state["best_score"], state["stale"] = score, 0
         state["best_weights"] = copy.deepcopy(module.state_dict())
     else:
@@ -181,6 +190,7 @@ def _save(
         "optimiser": optimiser.state_dict(),
         "sampler": sampler.generator.bit_generator.state,
         "torch_rng": torch.get_rng_state(),
+        "cuda_rng": [torch.cuda.get_rng_state(device) for device in _cuda_devices(list(module.parameters()))],
     }
     write_whole(path, lambda temporary: torch.save(whole, temporary))
 
@@ -197,6 +207,8 @@ def _resume(
     optimiser.load_state_dict(whole.pop("optimiser"))
     sampler.generator.bit_generator.state = whole.pop("sampler")
     torch.set_rng_state(whole.pop("torch_rng").cpu())
+    for number, generator in zip(_cuda_devices(list(module.parameters())), whole.pop("cuda_rng")):
+        torch.cuda.set_rng_state(generator.cpu(), number)
     return whole
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,7 @@ def load_pretrained(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> Non
 
 def train_on_sessions(
     network: nn.Module,
+    predict: Callable[[Batch], torch.Tensor],
     kind: str,
     options: TrainOptions,
     sessions: Sequence[SessionData],
@@ -64,14 +65,10 @@ def train_on_sessions(
 
     Parameters
     ----------
-    network : called with frames (B, T, C, F), the channel mask (B, C) and the sessions' numbers (B,).
+    predict : runs the network on a batch and returns (B, T, D).
     kind : of the artifact; names the random streams, the checkpoint and the progress line.
     config : everything that shapes the training.
     """
-
-    def predict(batch: Batch) -> torch.Tensor:
-        return network(batch.x, batch.mask, batch.session)
-
     result = fit(
         network,
         lambda batch: nn.functional.mse_loss(predict(batch), batch.y),
@@ -81,5 +78,6 @@ def train_on_sessions(
         stream_seed(context.seed, kind, "dropout"),
         context.checkpoint(kind, config, sessions),
         lambda share, best: context.on_progress(f"{kind}: validation R2 {best:.3f}", share),
+        start_counts=False,
     )
     return Trained(module_arrays(network), sum(part.numel() for part in network.parameters()), *result)

@@ -47,7 +47,7 @@ class NetworkDecoder(Decoder):
         """Fit a fresh network to the session's training part."""
         with context.phase("fit"):
             self.network = self.fresh(session, context, "fit")
-            supervised(self.network, [session], self.train_options, context, "fit", self.identity)
+            supervised(self.network, [session], self.train_options, context, "fit", self.identity, start_counts=False)
 
     def fresh(self, session: Session, context: Context, stage: str) -> nn.Module:
         """Build a network with weights drawn from the named stream of the stage."""
@@ -116,6 +116,8 @@ def supervised(
     context: Context,
     stage: str,
     config: Mapping[str, Any],
+    *,
+    start_counts: bool,
 ) -> None:
     """Train a network on the mean squared error of the normalised target, stopping by validation R2.
 
@@ -123,6 +125,7 @@ def supervised(
     ----------
     stage : names the random streams, the checkpoint and the progress line.
     config : everything that shapes the training; decides whether a checkpoint may be resumed.
+    start_counts : the network has been trained before (`loop.fit`).
     """
 
     def predict(batch: Batch) -> torch.Tensor:
@@ -137,13 +140,19 @@ def supervised(
         stream_seed(context.seed, stage, "dropout"),
         context.checkpoint(stage, config, sessions),
         lambda share, best: context.on_progress(f"{stage}: validation R2 {best:.3f}", share),
+        start_counts=start_counts,
     )
     context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
-    best = max(result.history, key=lambda entry: entry["score"])
-    if options.updates and best["update"] == 0:
+    start, *later = result.history
+    if not later:
+        return
+    best = max(entry["score"] for entry in later)
+    if start_counts and not best > start["score"]:
         context.warnings.append(
             f"{stage}: no update improved the validation score; the weights are those it began with"
         )
+    elif best <= 0:
+        context.warnings.append(f"{stage}: no better than a constant on validation (R2 {best:.3f})")
 
 
 def drawn(make: Callable[[], Made], seed: int) -> Made:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from realmbench.errors import OptionError, ProtocolError
+from realmbench.errors import OptionError, ProtocolError, RealmbenchError
 from realmbench.metrics import r2_axis_mean
 from realmbench.session import Segment, SessionData
 
@@ -105,6 +105,10 @@ class ValidationR2:
     Parameters
     ----------
     predict : a batch to (B, T, D), called without gradient.
+
+    Raises
+    ------
+    RealmbenchError : when called, if a prediction is not a finite number.
     """
 
     def __init__(
@@ -125,5 +129,10 @@ class ValidationR2:
                 output = self._predict(batch)[:, warm_up:]
                 truth.append(batch.y[:, warm_up:].flatten(0, 1).cpu().numpy())
                 prediction.append(output.flatten(0, 1).float().cpu().numpy())
+                if not np.isfinite(prediction[-1]).all():
+                    raise RealmbenchError(
+                        "the network's validation predictions hold NaN or infinite values: training diverged; "
+                        "a lower learning rate may help"
+                    )
             scores.append(r2_axis_mean(np.concatenate(truth), np.concatenate(prediction)))
         return float(np.mean(scores))

@@ -1,4 +1,4 @@
-"""The training loop: learns, keeps the best, counts its start, resumes with the same numbers."""
+"""The training loop: learns, keeps the best, counts a learnt start and no other, resumes with the same numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,12 @@ OPTIONS = TrainOptions(updates=200, window_s=2.0, learning_rate=1e-2, evaluate_e
 
 
 def train(
-    session_maker: Any, checkpoint: Path, options: TrainOptions = OPTIONS, loss: Any = None, network: Any = None
+    session_maker: Any,
+    checkpoint: Path,
+    options: TrainOptions = OPTIONS,
+    loss: Any = None,
+    network: Any = None,
+    start_counts: bool = True,
 ) -> tuple[nn.Module, list[dict[str, float]], list[float]]:
     session = session_maker()
     torch.manual_seed(0)
@@ -50,6 +55,7 @@ def train(
         0,
         checkpoint,
         lambda share, _best: shares.append(share),
+        start_counts=start_counts,
     )
     return network, result.history, shares
 
@@ -76,6 +82,53 @@ def test_never_ends_below_its_start(session_maker: Any, tmp_path: Path) -> None:
     assert history[0]["score"] > history[-1]["score"]
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, before[name])
+
+
+def test_weights_just_drawn_are_no_result(session_maker: Any, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = Linear()
+    drawn = {name: value.clone() for name, value in network.state_dict().items()}
+    kept = []
+
+    def destroys(batch: Batch) -> torch.Tensor:
+        if len(kept) < 11:
+            kept.append({name: value.clone() for name, value in network.state_dict().items()})
+        return -network(batch.x, batch.mask).square().mean()
+
+    _, history, _ = train(session_maker, tmp_path / "a.pt", loss=destroys, network=network, start_counts=False)
+    assert max(history, key=lambda entry: entry["score"])["update"] == 0  # and yet:
+    assert max(history[1:], key=lambda entry: entry["score"])["update"] == 10
+    assert len(kept) == 11
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, kept[10][name])
+        assert not torch.equal(value, drawn[name])
+
+
+def test_training_that_diverges_says_so(session_maker: Any, tmp_path: Path) -> None:
+    network = Linear()
+
+    def spoils(batch: Batch) -> torch.Tensor:
+        return network(batch.x, batch.mask).sum() * float("nan")
+
+    with pytest.raises(RealmbenchError, match=r"validation predictions hold NaN .* lower learning rate"):
+        train(session_maker, tmp_path / "a.pt", loss=spoils, network=network)
+
+
+def test_scores_that_are_no_numbers_leave_no_result(session_maker: Any, tmp_path: Path) -> None:
+    session, network = session_maker(), Linear()
+    scores = iter([-1.0, *[float("nan")] * 20])
+    with pytest.raises(RealmbenchError, match="diverged: no validation score in 200 updates"):
+        fit(
+            network,
+            lambda batch: network(batch.x, batch.mask).square().mean(),
+            lambda: next(scores),
+            WindowSampler([session], 2.0, 16, stream(0, "windows"), "cpu"),
+            OPTIONS,
+            0,
+            tmp_path / "a.pt",
+            lambda _share, _best: None,
+            start_counts=False,
+        )
 
 
 def test_stops_when_patience_is_out(session_maker: Any, tmp_path: Path) -> None:
@@ -144,6 +197,7 @@ def test_seconds_before_a_kill_are_counted(session_maker: Any, tmp_path: Path, m
         0,
         checkpoint,
         lambda _share, _best: None,
+        start_counts=True,
     )
     assert result.earlier_seconds == spent
 
@@ -162,6 +216,7 @@ def test_score_that_is_no_number_is_refused_at_the_start(session_maker: Any, tmp
             0,
             tmp_path / "c.pt",
             lambda _share, _best: None,
+            start_counts=True,
         )
 
 

@@ -69,7 +69,9 @@ def test_each_session_gets_its_own_part(session_maker: Any, tmp_path: Path) -> N
     network = Gained(2)
     context = Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
     options = TrainOptions(updates=300, window_s=1.0, learning_rate=2e-2, evaluate_every=50)
-    trained = train_on_sessions(network, "gained", options, sessions, context, {})
+    trained = train_on_sessions(
+        network, lambda batch: network(batch.x, batch.mask, batch.session), "gained", options, sessions, context, {}
+    )
     gains = trained.arrays["gain.rows"][:, 0]
     np.testing.assert_allclose(gains[1] / gains[0], -3, rtol=0.1)
     assert trained.parameters == 16

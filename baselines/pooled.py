@@ -1,0 +1,154 @@
+"""Baselines that begin from other sessions: networks of one session, trained on the task of many others first.
+
+REALM's student has seen the pretraining sessions, `gru` and `tcn` have not: what it is ahead of them by may be those
+sessions and neither its recipe nor its network. These have seen the same ones, and have no part of a session's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from realmbench.artifact import Artifact, Trained
+from realmbench.decoder import Context, Preset, tuned
+from realmbench.search import Choice, Range, SearchDimension
+from realmbench.seeds import stream_seed
+from realmbench.session import SessionData
+from realmbench.steady import SteadyInput
+from realmbench.training.loop import TrainOptions
+from realmbench.training.multi_session import train_on_sessions
+from realmbench.training.network_decoder import NetworkDecoder, drawn, load_arrays_into, supervised
+
+from .convolutional import SIZES as TCN_SIZES
+from .convolutional import Tcn
+from .recurrent import SIZES as RECURRENT_SIZES
+from .recurrent import Gru
+
+# As many updates on the held-out session as REALM has.
+FINETUNE: Mapping[str, dict[str, Any]] = {
+    "tiny": {"updates": 100},
+    "small": {"updates": 400, "evaluate_every": 25},
+    "paper": {"updates": 1500, "evaluate_every": 50},
+}
+
+
+def staged(sizes: Mapping[str, Preset]) -> dict[str, Preset]:
+    """Return presets of one stage as presets of two: the same on the pretraining sessions, less on the held-out one."""
+    return {
+        name: Preset(
+            decoder=preset.decoder,
+            train={"pretrain": preset.train, "finetune": {**preset.train, **FINETUNE[name], "learning_rate": 5e-4}},
+        )
+        for name, preset in sizes.items()
+    }
+
+
+class StagedTrainOptions(BaseModel):
+    """Training on the pretraining sessions (``pretrain``), then on the held-out session (``finetune``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pretrain: TrainOptions = TrainOptions()
+    finetune: TrainOptions = TrainOptions()
+
+
+class Pooled(NetworkDecoder):
+    """Pretraining before a decoder of one session: ``class PooledGru(Pooled, Gru)``.
+
+    Attributes
+    ----------
+    kind : of the artifact that pretraining leaves.
+    """
+
+    kind: ClassVar[str]
+    multi_session: ClassVar[bool] = True
+    depends_on: ClassVar[tuple[str, ...]] = (
+        *NetworkDecoder.depends_on,
+        "realmbench.steady",
+        "realmbench.baselines.recurrent",
+        "realmbench.baselines.convolutional",
+    )
+    TrainOptions: ClassVar[type[BaseModel]] = StagedTrainOptions
+    train_options: StagedTrainOptions  # type: ignore[assignment]
+
+    @property
+    def zero_shot(self) -> bool:
+        return True
+
+    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
+        options = self.train_options.pretrain
+        config = {"network": self.options.model_dump(), "train": options.model_dump()}
+        seed = stream_seed(context.seed, self.kind, "initial weights")
+
+        def build() -> Trained:
+            network = drawn(lambda: self.build(sessions[0]), seed).to(context.device)
+            return train_on_sessions(
+                network,
+                lambda batch: network(batch.x, batch.mask),
+                self.kind,
+                options,
+                sessions,
+                context,
+                config,
+            )
+
+        return context.artifacts.get_or_build(self.kind, config, sessions, context.seed, context.device, build)
+
+    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
+        """Train the pretrained network on; on validation the result is never below it."""
+        artifact = self.pretrained(artifact)
+        with context.phase("fit"):
+            network = self.network = self.fresh(session, context, "fit")
+            load_arrays_into(network, artifact.arrays)
+            if not session.train:
+                network.eval()
+                return
+            stage = f"fine-tuning on {session.name}"
+            config = {**self.identity, "start": artifact.hash}
+            supervised(network, [session], self.train_options.finetune, context, stage, config, start_counts=True)
+
+
+SEARCHED: Mapping[str, SearchDimension] = {
+    "train.pretrain.learning_rate": Range(3e-4, 1e-2, log=True),
+    "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),
+    "decoder.dropout": Choice((0.0, 0.1, 0.2, 0.3, 0.5)),
+}
+
+
+class PooledGru(Pooled, Gru):
+    """Control: `gru` trained on the pretraining sessions first, then on the held-out one."""
+
+    kind = "gru-pooled"
+    # Found by `realmbench tune` (results/tuning).
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        staged(RECURRENT_SIZES),
+        {
+            "train.pretrain.learning_rate": 0.00468,
+            "train.finetune.learning_rate": 0.000762,
+            "decoder.dropout": 0.2,
+            "decoder.layers": 1,
+        },
+    )
+    search_space: ClassVar[Mapping[str, SearchDimension]] = {**SEARCHED, "decoder.layers": Choice((1, 2))}
+
+
+class PooledTcn(Pooled, Tcn):
+    """Control: `tcn` trained on the pretraining sessions first, then on the held-out one."""
+
+    kind = "tcn-pooled"
+    presets: ClassVar[Mapping[str, Preset]] = tuned(
+        staged(TCN_SIZES),
+        {
+            "train.pretrain.learning_rate": 0.0077,
+            "train.finetune.learning_rate": 0.00278,
+            "decoder.dropout": 0.1,
+            "decoder.kernel": 3,
+        },
+    )
+    search_space: ClassVar[Mapping[str, SearchDimension]] = {**SEARCHED, "decoder.kernel": Choice((2, 3, 5))}
+
+
+class SteadyPooledGru(SteadyInput, PooledGru):
+    """Control: `gru-pooled` on steadied frames."""

@@ -1,0 +1,156 @@
+"""Running recorded runs again, to see whether they come out as recorded: elsewhere, or after a change of code.
+
+What was run again is told in `reproduced.jsonl` beside the records (`records.Reproduction`). A run that came out the
+same to the last bit with other code than its record's vouches for the records of its folder: the same method, data and
+protocol need not be run again because a line was rewritten.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .bank import Events, SessionBank
+from .dataset import open_dataset
+from .errors import OptionError, RealmbenchError
+from .options import leaves
+from .plan import Plan, RunRequest, make_plan
+from .records import Reproduction, RunRecord, note_reproduction, read_record, record_files
+from .runner import run
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A record and the file it stands in."""
+
+    path: Path
+    record: RunRecord
+
+    @property
+    def name(self) -> str:
+        """Say in a line what it is."""
+        record = self.record
+        return f"{self.path.parent.name} on {record.dataset}, {record.front_end}, {record.session}, seed {record.seed}"
+
+
+def choose(
+    results_dir: Path,
+    suite: str,
+    models: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    session: str | None = None,
+    seed: int | None = None,
+    every: bool = False,
+) -> list[Recorded]:
+    """Return the records to be run again: of every method on every dataset the first session's lowest seed, or all.
+
+    Parameters
+    ----------
+    models, datasets : only these, by the names that records have.
+
+    Raises
+    ------
+    OptionError : nothing is left.
+    """
+    chosen: dict[tuple[Path, ...], Recorded] = {}
+    for path in record_files(results_dir / suite):
+        found = Recorded(path, read_record(path))
+        record = found.record
+        if (
+            (models and record.model not in models)
+            or (datasets and record.dataset not in datasets)
+            or session not in (None, record.session)
+            or seed not in (None, record.seed)
+        ):
+            continue
+        # Files come sorted by name: the first of a folder is its first session's lowest seed.
+        chosen.setdefault((path,) if every else (path.parent,), found)
+    if not chosen:
+        raise OptionError(f"suite {suite} in {results_dir} holds no such record")
+    return list(chosen.values())
+
+
+def reproduce(
+    recorded: Recorded,
+    data_root: Path | None,
+    store: Path,
+    events: Events,
+    names: Mapping[str, str] | None = None,
+    device: str = "cpu",
+) -> Reproduction:
+    """Run one record's run again, everything it needs trained anew, and note what came out beside it.
+
+    Parameters
+    ----------
+    store : folder for what pretraining leaves; shared by the records that are run again together.
+    names : by recorded name, how a model or dataset is called that no registry knows (``file.py:Class``).
+
+    Raises
+    ------
+    RealmbenchError : the run fails, or cannot be the same one: its options, its data or its split have changed.
+    """
+    record, names = recorded.record, names or {}
+    dataset = open_dataset(names.get(record.dataset, record.dataset), data_root, record.data_options)
+    plan = make_plan(_request(record, names.get(record.model, record.model), store, device), dataset)
+    if plan.config_hash != record.config_hash:
+        raise RealmbenchError(f"{recorded.name}: presets or options are not what they were: {_changed(plan, record)}")
+    with tempfile.TemporaryDirectory() as folder:
+        [again] = run(plan, dataset, Path(folder), events, SessionBank(dataset, events.stage))
+    if again.data_key != record.data_key:
+        raise RealmbenchError(f"{recorded.name}: the data, their split or the front end have changed since")
+    entry = Reproduction(
+        session=record.session,
+        seed=record.seed,
+        recorded_code=record.code,
+        code=again.code,
+        recorded_r2=record.metrics["r2_axis_mean"],
+        r2=again.metrics["r2_axis_mean"],
+        exact=_scores(again) == _scores(record),
+        device=again.device,
+        threads=again.threads,
+        versions=again.versions,
+        git_commit=again.git_commit,
+        created=again.created,
+    )
+    note_reproduction(recorded.path.parent, entry)
+    return entry
+
+
+def _request(record: RunRecord, model: str, store: Path, device: str) -> RunRequest:
+    values = leaves(record.config)
+    options, train = (
+        {name.removeprefix(prefix): values[name] for name in record.changed_options if name.startswith(prefix)}
+        for prefix in ("decoder.", "train.")
+    )
+    return RunRequest(
+        model=model,
+        protocol=record.protocol,
+        front_end=record.front_end,
+        preset=record.preset,
+        sessions=(record.session,),
+        seeds=(record.seed,),
+        device=device,
+        options=options,
+        train=train,
+        audit=record.audit,  # type: ignore[arg-type]  # make_plan refuses unknown audits
+        fresh=True,
+        store=store,
+    )
+
+
+def _changed(plan: Plan, record: RunRecord) -> str:
+    ours, theirs = leaves(plan.config), leaves(record.config)
+    return ", ".join(
+        f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    )
+
+
+def _scores(record: RunRecord) -> list[Any]:
+    """Return every number that was measured on predictions, curve included."""
+    parts = [record.blocks, *(point.blocks for point in record.curve)]
+    return [[block.model_dump() for block in blocks] for blocks in parts]

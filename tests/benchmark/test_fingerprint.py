@@ -1,0 +1,61 @@
+"""Fingerprints of code: what a module does changes them, what is said about it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from realmbench.fingerprint import code_of, fingerprint, without_words
+
+CODE = '''"""What the module is for."""
+
+import math
+
+TEXT = """# no comment
+
+and no docstring"""  # a comment
+
+
+def area(radius: float) -> float:
+    """Return the area.
+
+    Of a circle.
+    """
+    # In square units.
+    return math.pi * radius**2
+'''
+BARE = '''import math
+TEXT = """# no comment
+
+and no docstring"""
+def area(radius: float) -> float:
+    return math.pi * radius**2'''
+
+
+def test_only_words_are_taken_out() -> None:
+    assert without_words(CODE) == BARE
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ("Return the area.", "Return how large it is.", True),
+        ("# In square units.", "# In square metres.\n\n    # Always.", True),
+        ("radius**2", "radius**3", False),
+        ("# no comment", "# none", False),
+        ("comment\n\nand", "comment\nand", False),
+    ],
+)
+def test_only_what_a_module_does_changes_its_code(
+    before: str, after: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    assert before in CODE
+    names = [f"toy_{number}_{tmp_path.name}" for number in (1, 2)]
+    for name, source in zip(names, (CODE, CODE.replace(before, after))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(source)
+    first, second = (code_of([name]) for name in names)
+    assert (first == second) is same
+    assert fingerprint(names[0]) != fingerprint(names[1])  # what makes data is held to every byte

@@ -1,0 +1,177 @@
+"""Running records again: what comes out, what it vouches for, and what it must not vouch for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realmbench.bank import Events, SessionBank
+from realmbench.cli import main
+from realmbench.dataset import Dataset
+from realmbench.errors import OptionError, RealmbenchError
+from realmbench.plan import RunRequest, make_plan
+from realmbench.records import (
+    REPRODUCED,
+    Reproduction,
+    note_reproduction,
+    read_record,
+    read_records,
+    read_reproductions,
+    same_code,
+)
+from realmbench.reproduction import Recorded, choose, reproduce
+from realmbench.runner import run
+
+SOURCE = """
+from dataclasses import replace
+from realmbench.baselines.wiener import Wiener
+
+class Mine(Wiener):
+    "A Wiener filter that learns a scaled target."
+    def adapt(self, session, context, artifact=None):
+        train = tuple(replace(segment, y=(SCALE * segment.y).astype("float32")) for segment in session.train)
+        super().adapt(replace(session, train=train), context, artifact)
+
+SCALE = 1.0
+"""
+
+
+def version(folder: Path, scale: str) -> str:
+    """Write a version of the model and return its name; a process reads no file of code twice."""
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.py").write_text(SOURCE.replace("SCALE = 1.0", f"SCALE = {scale}"))
+    return f"{folder / 'mine.py'}:Mine"
+
+
+def record(toy: Dataset, results: Path, model: str, **request: Any) -> list[bool]:
+    """Run, and return for every run whether its record stood there before."""
+    reused: list[bool] = []
+    events = Events(done=lambda _record, before: reused.append(before))
+    request = {"preset": "tiny", "suite": "s", **request}
+    run(make_plan(RunRequest(model=model, **request), toy), toy, results, events, SessionBank(toy, events.stage))
+    return reused
+
+
+def again(results: Path, toy_name: str, model: str = "", **chosen: Any) -> tuple[Recorded, Reproduction]:
+    [recorded] = choose(results, "s", **chosen)
+    names = {"toy": toy_name, recorded.record.model: model or recorded.record.model}
+    return recorded, reproduce(recorded, None, results / "store", Events(), names)
+
+
+def test_the_same_code_gives_the_same(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    record(toy, tmp_path, "gru", protocol="calibration-v1", options={"hidden": 8}, train={"updates": 20}, seeds=2)
+    recorded, entry = again(tmp_path, toy_name)
+    assert (entry.session, entry.seed) == ("a2", 0)  # the first session's lowest seed
+    assert entry.exact
+    assert entry.r2 == entry.recorded_r2 == recorded.record.metrics["r2_axis_mean"]
+    assert read_reproductions(recorded.path.parent) == [entry]
+    assert read_record(recorded.path) == recorded.record  # records are never changed
+    assert len(read_records(tmp_path, "s")) == 4  # and what stands beside them is none
+
+
+def test_what_comes_out_the_same_vouches_for_its_folder(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    assert record(toy, tmp_path, version(tmp_path / "old", "1.0")) == [False, False]
+    model = version(tmp_path / "new", "2.0 / 2")
+    recorded, entry = again(tmp_path, toy_name, model)
+    assert entry.exact
+    assert entry.code != entry.recorded_code == recorded.record.code
+    assert record(toy, tmp_path, model) == [True, True]
+    # Of one of two sessions run anew, tables still know that it is one method.
+    recorded.path.unlink()
+    assert record(toy, tmp_path, model) == [False, True]
+    assert read_record(recorded.path).code == entry.code
+    assert len({each.code for each in read_records(tmp_path, "s")}) == 1
+
+
+def test_what_comes_out_otherwise_vouches_for_nothing(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    record(toy, tmp_path, version(tmp_path / "old", "1.0"))
+    model = version(tmp_path / "new", "1.0 + 1e-6")
+    recorded, entry = again(tmp_path, toy_name, model)
+    assert not entry.exact
+    assert entry.r2 == pytest.approx(entry.recorded_r2, abs=1e-4)
+    assert not same_code(recorded.path.parent, entry.code, entry.recorded_code)
+    assert record(toy, tmp_path, model) == [False, False]
+
+
+def test_pretraining_is_run_again_too(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    quick = {"pretrain.updates": 20, "finetune.updates": 5}
+    record(toy, tmp_path, "gru-pooled", train=quick)
+    _, entry = again(tmp_path, toy_name)
+    assert entry.exact
+    assert list((tmp_path / "store").glob("gru-pooled-*.safetensors"))
+
+
+def test_chains_of_codes_go_by_one_name(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    record(toy, tmp_path, "mean")
+    recorded, entry = again(tmp_path, toy_name)
+    folder = recorded.path.parent
+    for first, second, exact in (("a", "b", True), ("c", "d", True), ("d", "e", False), ("b", "c", True)):
+        changed = {"recorded_code": first, "code": second, "exact": exact}
+        note_reproduction(folder, entry.model_copy(update=changed))
+    assert same_code(folder, "a", "d")
+    assert same_code(folder, "d", "a")
+    assert same_code(folder, "x", "x")
+    assert not same_code(folder, "a", "e")
+    assert not same_code(folder, "a", recorded.record.code)
+
+
+def test_what_cannot_be_the_same_run_is_refused(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    record(toy, tmp_path, "wiener")
+    [recorded] = choose(tmp_path, "s")
+    content = json.loads(recorded.path.read_text())
+    content["config"]["decoder"]["lag_step"] = 1
+    recorded.path.write_text(json.dumps({**content, "config_hash": "another"}))
+    with pytest.raises(RealmbenchError, match=r"a2, seed 0: presets or .* decoder.lag_step was 1 and is"):
+        again(tmp_path, toy_name)
+    recorded.path.write_text(json.dumps({**content, "config": recorded.record.config, "data_key": "another"}))
+    with pytest.raises(RealmbenchError, match="the data, their split or the front end have changed"):
+        again(tmp_path, toy_name)
+    assert read_reproductions(recorded.path.parent) == []
+
+
+def test_records_are_chosen(toy: Dataset, tmp_path: Path) -> None:
+    for model in ("mean", "wiener"):
+        record(toy, tmp_path, model, seeds=2)
+
+    def names(**chosen: Any) -> list[str]:
+        return [
+            f"{each.record.model} {each.record.session} {each.record.seed}" for each in choose(tmp_path, "s", **chosen)
+        ]
+
+    assert names() == ["mean a2 0", "wiener a2 0"]
+    assert names(models=["wiener"], session="b2", seed=1) == ["wiener b2 1"]
+    assert len(names(every=True)) == 8
+    with pytest.raises(OptionError, match="holds no such record"):
+        choose(tmp_path, "s", models=["gru"])
+
+
+def test_damaged_notes_are_named(tmp_path: Path) -> None:
+    (tmp_path / REPRODUCED).write_text('{"session": "a"}\n')
+    with pytest.raises(RealmbenchError, match=r"reproduced.jsonl, line 1, is no reproduction \(Field required\)"):
+        same_code(tmp_path, "a", "b")
+
+
+def test_the_command_says_what_came_out(
+    toy: Dataset, toy_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, other = version(tmp_path / "old", "1.0"), version(tmp_path / "other", "0.5")
+    record(toy, tmp_path, old)
+
+    def command(model: str, *more: str) -> int:
+        words = ["reproduce", "s", "--results-dir", str(tmp_path), "--model", model, "--dataset", toy_name]
+        monkeypatch.setattr(sys, "argv", ["realmbench", *words, *more])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0)
+
+    assert command(old) == 0
+    assert "1 of 1 came out the same to the last bit." in capsys.readouterr().out
+    assert command(other, "--json") == 1
+    [found] = json.loads(capsys.readouterr().out)["reproductions"]
+    assert found["r2"] < found["recorded_r2"] - 0.01
+    assert command(other, "--tolerance", "1") == 0
+    assert command(old, "--session", "c9") == 2
