@@ -26,11 +26,16 @@ from .convolutional import Tcn
 from .recurrent import SIZES as RECURRENT_SIZES
 from .recurrent import Gru
 
-# As many updates on the held-out session as REALM has.
+# As many updates as REALM's student has, on other sessions and on the held-out one.
+PRETRAIN: Mapping[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {},
+    "paper": {"updates": 20_000, "evaluate_every": 250, "batch_size": 32},
+}
 FINETUNE: Mapping[str, dict[str, Any]] = {
     "tiny": {"updates": 100},
     "small": {"updates": 400, "evaluate_every": 25},
-    "paper": {"updates": 1500, "evaluate_every": 50},
+    "paper": {"updates": 1500, "evaluate_every": 50, "batch_size": 32},
 }
 
 
@@ -39,7 +44,10 @@ def staged(sizes: Mapping[str, Preset]) -> dict[str, Preset]:
     return {
         name: Preset(
             decoder=preset.decoder,
-            train={"pretrain": preset.train, "finetune": {**preset.train, **FINETUNE[name], "learning_rate": 5e-4}},
+            train={
+                "pretrain": {**preset.train, **PRETRAIN[name]},
+                "finetune": {**preset.train, **FINETUNE[name], "learning_rate": 5e-4},
+            },
         )
         for name, preset in sizes.items()
     }
@@ -152,3 +160,5 @@ class PooledTcn(Pooled, Tcn):
 
 class SteadyPooledGru(SteadyInput, PooledGru):
     """Control: `gru-pooled` on steadied frames."""
+
+    kind = "gru-pooled-steady"

@@ -94,7 +94,7 @@ def _artifacts(records: Sequence[ArtifactRecord]) -> list[str]:
         return []
     rows = []
     for record in records:
-        scores = [entry["score"] for entry in record.history]
+        scores = [entry["score"] for entry in record.history[1:] or record.history]  # the start is no result
         updates = int(record.history[-1]["update"])
         rows.append(
             f"| {record.kind} | `{record.hash}` | {record.parameters:,} | {updates} | {max(scores):.3f} | "

@@ -183,7 +183,7 @@ def _give(store: ArtifactStore, folder: Path) -> Artifact:
 def _check_matched(training: Training, plan: Plan, bank: SessionBank, fold: Fold, session: str) -> None:
     """Refuse a pretraining on other data than the run's: its record would say what is not true."""
     ours = _training(plan, bank, fold, session, training.seed, [])
-    names = ("dataset", "version", "data", "protocol", "front_end", "fold")
+    names = ("model", "dataset", "version", "data", "protocol", "front_end", "fold")
     pairs = ((name.replace("_", " "), getattr(training, name), getattr(ours, name)) for name in names)
     differing = [f"{name} {theirs!r}, not {own!r}" for name, theirs, own in pairs if theirs != own]
     if differing:

@@ -60,19 +60,23 @@ def _digest(module: str, reduced: Callable[[str], str]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode())
-        digest.update(reduced(file.read_text(encoding="utf-8")).encode())
+        source = file.suffix == ".py"  # and no compiled module
+        digest.update(reduced(file.read_text(encoding="utf-8-sig")).encode() if source else file.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def without_words(source: str) -> str:
-    """Return Python source without its comments, docstrings and empty lines."""
-    lines = source.splitlines()
+    """Return Python source without its comments, empty lines, and docstrings that stand on lines of their own."""
+    lines = source.removesuffix("\n").split("\n")  # as tokenize and ast count them: a form feed ends no line
     dropped: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
-                dropped.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+                start, end = first.lineno, first.end_lineno or first.lineno
+                before, after = (line.encode() for line in (lines[start - 1], lines[end - 1]))  # columns count bytes
+                if not before[: first.col_offset].strip() and not after[first.end_col_offset :].strip():
+                    dropped.update(range(start, end + 1))
     # Tokens tell an empty line from one inside a string, and a comment from a string that holds a #.
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         row, column = token.start

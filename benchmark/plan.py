@@ -43,7 +43,7 @@ class RunRequest:
     audit : turn the target by half the record; such records are kept in suite ``audit``.
     fresh : run again what is finished.
     processes : jobs that the sweep runs at a time; goes into the record, for whoever reads its seconds.
-    store : folder for what pretraining leaves; None takes the cache's.
+    store : folder for what pretraining leaves and for unfinished training; None takes the cache's.
     """
 
     model: str
@@ -115,8 +115,9 @@ class Plan:
 
     def context(self, seed: int, on_progress: Callable[[str, float], None]) -> Context:
         """Make what a decoder is lent while it learns."""
-        store = ArtifactStore(self.request.store or cache_dir() / "artifacts", self.code, versions())
-        return Context(seed, self.request.device, store, cache_dir() / "checkpoints", on_progress)
+        folder = self.request.store or cache_dir()
+        store = ArtifactStore(folder / "artifacts", self.code, versions())
+        return Context(seed, self.request.device, store, folder / "checkpoints", on_progress)
 
     def decoder(self) -> Decoder:
         """Make a fresh, unfitted decoder."""

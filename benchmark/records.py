@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .channels import ChannelReport
 from .errors import RealmbenchError
-from .files import write_text_whole
+from .files import locked, write_text_whole
 from .manifest import SplitManifest
 from .tuning_record import TUNING_FOLDER
 
@@ -179,7 +179,8 @@ class Reproduction(_Part):
     ----------
     recorded_code, code : of the record, and of the run again.
     recorded_r2, r2 : ``r2_axis_mean`` of both.
-    exact : every score of every block, the calibration curve's included, is the same number.
+    largest_difference : of that, between the two, over the points of the calibration curve.
+    exact : everything that was measured is the same, but for time and memory.
     """
 
     session: str
@@ -188,6 +189,7 @@ class Reproduction(_Part):
     code: str
     recorded_r2: float
     r2: float
+    largest_difference: float
     exact: bool
     device: str
     threads: int
@@ -270,8 +272,9 @@ def record_files(folder: Path) -> Iterable[Path]:
 def note_reproduction(folder: Path, entry: Reproduction) -> None:
     """Add a reproduction to those of a method's folder of records."""
     path = folder / REPRODUCED
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    write_text_whole(path, before + entry.model_dump_json() + "\n")
+    with locked(path):
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        write_text_whole(path, before + entry.model_dump_json() + "\n")
 
 
 def read_reproductions(folder: Path) -> list[Reproduction]:
@@ -301,13 +304,20 @@ def same_code(folder: Path, first: str, second: str) -> bool:
 
 def _equal_codes(folder: Path) -> dict[str, str]:
     """Return for every code that gave what another gave the name that all of them go by."""
+    entries = read_reproductions(folder)
+    # One that came out otherwise, with all else the same, outweighs those that did not.
+    broken = {_circumstances(entry) for entry in entries if not entry.exact}
     one_name: dict[str, str] = {}
-    for entry in read_reproductions(folder):
-        if entry.exact:
+    for entry in entries:
+        if entry.exact and _circumstances(entry) not in broken:
             names = {one_name.get(code, code) for code in (entry.recorded_code, entry.code)}
             joined = {entry.recorded_code, entry.code, *(code for code, name in one_name.items() if name in names)}
             one_name |= dict.fromkeys(joined, min(names))
     return one_name
+
+
+def _circumstances(entry: Reproduction) -> str:
+    return json.dumps([entry.recorded_code, entry.code, entry.device, entry.threads, entry.versions], sort_keys=True)
 
 
 def _folder(path: Path) -> Path:

@@ -239,13 +239,12 @@ def print_reproductions(found: Sequence[tuple[str, Reproduction]], tolerance: fl
     """Print what came of runs that were run again, and in words how many came out as recorded."""
     table = Table("run", "R2 recorded", "R2 now", "code", "came out", box=SIMPLE_HEAD)
     for name, entry in found:
-        difference = entry.r2 - entry.recorded_r2
-        verdict = "the same to the last bit" if entry.exact else f"{difference:+.4f}"
+        verdict = "the same to the last bit" if entry.exact else f"at most {entry.largest_difference:.4f} of R2 off"
         code = "the same" if entry.code == entry.recorded_code else "changed"
         table.add_row(Text(name), f"{entry.recorded_r2:.4f}", f"{entry.r2:.4f}", code, verdict)
     out.print(table)
     exact = sum(entry.exact for _, entry in found)
-    near = sum(not entry.exact and abs(entry.r2 - entry.recorded_r2) <= tolerance for _, entry in found)
+    near = sum(not entry.exact and entry.largest_difference <= tolerance for _, entry in found)
     sentence = f"{exact} of {len(found)} came out the same to the last bit"
     sentence += f", {near} more within {tolerance:g} of R2." if near else "."
     if elsewhere := len(found) - exact - near:

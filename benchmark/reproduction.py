@@ -8,18 +8,26 @@ protocol need not be run again because a line was rewritten.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .bank import Events, SessionBank
-from .dataset import open_dataset
+from .dataset import DATASETS, open_dataset
+from .decoder import DECODERS
 from .errors import OptionError, RealmbenchError
 from .options import leaves
 from .plan import Plan, RunRequest, make_plan
 from .records import Reproduction, RunRecord, note_reproduction, read_record, record_files
 from .runner import run
+
+# What another run of the same may say otherwise: when, where, with which code, how fast, and in which words.
+PASSING = {
+    *("suite", "code", "git_commit", "created", "versions", "device", "threads", "processes", "warnings"),
+    *("seconds", "latency", "front_end_latency", "peak_memory_mb", "peak_memory_of_run", "peak_device_memory_mb"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ def choose(
 
     Parameters
     ----------
-    models, datasets : only these, by the names that records have.
+    models, datasets : only these, by the names that records have; a model also by its folder's (``gru.small``).
 
     Raises
     ------
@@ -60,7 +68,7 @@ def choose(
         found = Recorded(path, read_record(path))
         record = found.record
         if (
-            (models and record.model not in models)
+            (models and not {record.model, path.parent.name} & set(models))
             or (datasets and record.dataset not in datasets)
             or session not in (None, record.session)
             or seed not in (None, record.seed)
@@ -83,9 +91,11 @@ def reproduce(
 ) -> Reproduction:
     """Run one record's run again, everything it needs trained anew, and note what came out beside it.
 
+    It runs with the record's number of threads.
+
     Parameters
     ----------
-    store : folder for what pretraining leaves; shared by the records that are run again together.
+    store : folder for what pretraining leaves; empty at first, shared by the records that are run again together.
     names : by recorded name, how a model or dataset is called that no registry knows (``file.py:Class``).
 
     Raises
@@ -93,14 +103,18 @@ def reproduce(
     RealmbenchError : the run fails, or cannot be the same one: its options, its data or its split have changed.
     """
     record, names = recorded.record, names or {}
+    for kind, name, known in (("dataset", record.dataset, DATASETS), ("model", record.model, DECODERS)):
+        if name not in names and name.partition(":")[0] not in known:
+            raise RealmbenchError(f"{recorded.name}: its {kind} is of a file; name it by --{kind} FILE.py:CLASS")
     dataset = open_dataset(names.get(record.dataset, record.dataset), data_root, record.data_options)
     plan = make_plan(_request(record, names.get(record.model, record.model), store, device), dataset)
     if plan.config_hash != record.config_hash:
         raise RealmbenchError(f"{recorded.name}: presets or options are not what they were: {_changed(plan, record)}")
-    with tempfile.TemporaryDirectory() as folder:
-        [again] = run(plan, dataset, Path(folder), events, SessionBank(dataset, events.stage))
-    if again.data_key != record.data_key:
+    bank = SessionBank(dataset, events.stage)
+    if bank.of(plan, record.session, "held-out").data.key != record.data_key:
         raise RealmbenchError(f"{recorded.name}: the data, their split or the front end have changed since")
+    with tempfile.TemporaryDirectory() as folder, _threads(record.threads):
+        [again] = run(plan, dataset, Path(folder), events, bank)
     entry = Reproduction(
         session=record.session,
         seed=record.seed,
@@ -108,7 +122,8 @@ def reproduce(
         code=again.code,
         recorded_r2=record.metrics["r2_axis_mean"],
         r2=again.metrics["r2_axis_mean"],
-        exact=_scores(again) == _scores(record),
+        largest_difference=_largest_difference(again, record),
+        exact=_measured(again) == _measured(record),
         device=again.device,
         threads=again.threads,
         versions=again.versions,
@@ -150,7 +165,32 @@ def _changed(plan: Plan, record: RunRecord) -> str:
     )
 
 
-def _scores(record: RunRecord) -> list[Any]:
-    """Return every number that was measured on predictions, curve included."""
-    parts = [record.blocks, *(point.blocks for point in record.curve)]
-    return [[block.model_dump() for block in blocks] for blocks in parts]
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with as many threads as the record did: sums come out differently with others."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measured(record: RunRecord) -> dict[str, Any]:
+    """Return what a run must say again to be the same."""
+    content = record.model_dump(exclude=PASSING)
+    # An artifact's address and seconds tell of code and time, not of what came out.
+    content["artifacts"] = [(use.kind, use.parameters) for use in record.artifacts]
+    content["curve"] = [point.model_dump(exclude={"seconds", "warnings"}) for point in record.curve]
+    return content
+
+
+def _largest_difference(first: RunRecord, second: RunRecord) -> float:
+    def points(record: RunRecord) -> list[dict[str, float]]:
+        return [record.metrics, *(point.metrics for point in record.curve)]
+
+    return max(abs(a["r2_axis_mean"] - b["r2_axis_mean"]) for a, b in zip(points(first), points(second)))

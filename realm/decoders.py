@@ -166,8 +166,7 @@ class _Pretrained(RealmBase):
         return [sessions[index] for index in sorted(order[:wanted])]
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
-        """Fine-tune, with the pretrained start a candidate so that on validation the result is never below it; or fit
-        the label-free read-out."""
+        """Fine-tune, with the start a candidate where its head is pretrained too; or fit the label-free read-out."""
         artifact = self.pretrained(artifact)
         with context.phase("fit"):
             network = self.network = self.fresh(session, context, "fit")
@@ -187,7 +186,7 @@ class _Pretrained(RealmBase):
                 context,
                 f"fine-tuning on {session.name}",
                 {**self.identity, "start": artifact.hash},
-                start_counts=self.keeps_head,
+                start_counts=self.zero_shot,  # else its head is noise
             )
 
     def export_artifact(self, folder: Path, artifact: Artifact, session: Session, front_end: str) -> None:

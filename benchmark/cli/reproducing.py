@@ -22,9 +22,10 @@ Examples:
 
     realmbench reproduce core-v1 --model gru --session s0-test-d150 --seed 2
 
-Of every method on every dataset the first session's lowest seed is run again, everything that it needs trained anew. On
-the same kind of machine with the same versions, scores come out the same to the last bit; elsewhere rounding makes
-networks differ by a little. Exit code 1 means that a run failed, or that an R2 is further off than --tolerance.
+Of every method on every dataset the first session's lowest seed is run again, everything that it needs trained anew,
+with as many threads as then. On the same kind of machine with the same versions, scores come out the same to the last
+bit; elsewhere rounding makes networks differ by a little. Exit code 1 means that a run failed, or that an R2, of any
+point of a calibration curve, is further off than --tolerance.
 
 What was run again is noted beside the records. One that comes out the same to the last bit, although the code has
 changed, vouches for all records of its method there: a sweep does not run them again.
@@ -36,7 +37,7 @@ def reproduce(
     suite: Annotated[str, typer.Argument(help="Suite, as a folder of results is named.")],
     model: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Only this model, by name or as FILE.py:CLASS; may be repeated."),
+        typer.Option(help="Only this model, by name, as FILE.py:CLASS, or as its folder is named; may be repeated."),
     ] = None,
     dataset: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -51,10 +52,11 @@ def reproduce(
     results_dir: ResultsDir = Path("results"),
     as_json: AsJson = False,
 ) -> None:
+    from realmbench.bank import Events
     from realmbench.dataset import open_dataset
     from realmbench.errors import RealmbenchError
     from realmbench.plan import recorded_name
-    from realmbench.render import err, print_reproductions, progress_events
+    from realmbench.render import err, print_reproductions, progress_stage
     from realmbench.reproduction import choose
     from realmbench.reproduction import reproduce as run_again
 
@@ -62,8 +64,10 @@ def reproduce(
     datasets = {open_dataset(name, data_root).full_name: name for name in dataset or ()}
     chosen = choose(results_dir, suite, list(models), list(datasets), session, seed, every)
     found, problems = [], []
-    with tempfile.TemporaryDirectory() as store, progress_events(len(chosen), suite) as events:
-        for recorded in chosen:
+    with tempfile.TemporaryDirectory() as store, progress_stage() as stage:
+        events = Events(stage=stage)
+        for number, recorded in enumerate(chosen, 1):
+            err.print(f"{number} of {len(chosen)}: {recorded.name}", markup=False)
             try:
                 entry = run_again(recorded, data_root, Path(store), events, models | datasets, device)
                 found.append((recorded, entry))
@@ -75,9 +79,9 @@ def reproduce(
     if as_json:
         rows = [{"record": str(recorded.path), **entry.model_dump()} for recorded, entry in found]
         print(json.dumps({"reproductions": rows, "problems": problems}, indent=1))
-    else:
+    elif found:
         print_reproductions([(recorded.name, entry) for recorded, entry in found], tolerance)
     for problem in problems:
         err.print(f"failed: {problem}", markup=False)
-    if problems or any(abs(entry.r2 - entry.recorded_r2) > tolerance for _, entry in found):
+    if problems or any(entry.largest_difference > tolerance for _, entry in found):
         raise typer.Exit(1)

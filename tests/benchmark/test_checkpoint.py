@@ -159,6 +159,21 @@ def test_start_from_another_fold_is_refused(toy: Dataset, tmp_path: Path) -> Non
         finetuned(toy, tmp_path, tmp_path / "student", other)
 
 
+def test_pretraining_of_another_model_is_refused(toy: Dataset, tmp_path: Path) -> None:
+    """`gru-pooled-steady` has the weights of the same shapes, learnt from other frames."""
+    quick = {"pretrain.updates": 2, "finetune.updates": 2}
+    bank = SessionBank(toy, Events().stage)
+    plain, steady = (
+        make_plan(RunRequest(model=model, preset="tiny", train=quick), toy)
+        for model in ("gru-pooled", "gru-pooled-steady")
+    )
+    checkpoint.pretrain(plain, plain.folds[0], 0, tmp_path / "pretrained", bank, Events())
+    given = (plain.folds[0].held_out[0], 0, tmp_path / "fitted", tmp_path / "results", bank, Events())
+    with pytest.raises(ProtocolError, match="it has model 'gru-pooled', not 'gru-pooled-steady'"):
+        checkpoint.finetune(steady, *given, tmp_path / "pretrained")
+    checkpoint.finetune(plain, *given, tmp_path / "pretrained")
+
+
 def test_what_is_no_pretraining_is_refused(toy: Dataset, tmp_path: Path) -> None:
     finetuned(toy, tmp_path)
     with pytest.raises(RealmbenchError, match=r"is fitted to .* already"):

@@ -38,6 +38,24 @@ def test_only_words_are_taken_out() -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('class A(Gru): """Doc."""', 'class A(Lstm): """Doc."""'),
+        ('def a(): "doc"; return True', 'def a(): "doc"; return False'),
+        ('"""doc"""; x = 1', '"""doc"""; x = 2'),
+        ('x = 1  # \f\ndef a():\n    """doc"""\n', 'x = 2  # \f\ndef a():\n    """doc"""\n'),
+        ('class A:\n    """é"""; x = 1', 'class A:\n    """é"""; x = 2'),
+    ],
+)
+def test_code_beside_words_is_kept(first: str, second: str) -> None:
+    assert without_words(first) != without_words(second)
+
+
+def test_compiled_modules_are_known_by_their_bytes() -> None:
+    assert len(code_of(["numpy.random.mtrand"])) == 16
+
+
+@pytest.mark.parametrize(
     ("before", "after", "same"),
     [
         ("Return the area.", "Return how large it is.", True),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from realmbench.bank import Events, SessionBank
 from realmbench.cli import main
@@ -97,12 +98,59 @@ def test_what_comes_out_otherwise_vouches_for_nothing(toy: Dataset, toy_name: st
     assert record(toy, tmp_path, model) == [False, False]
 
 
+def test_one_that_comes_out_otherwise_outweighs_the_others(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    record(toy, tmp_path, "mean")
+    recorded, entry = again(tmp_path, toy_name)
+    folder = recorded.path.parent
+    exact = entry.model_copy(update={"code": "new"})
+    note_reproduction(folder, exact)
+    assert same_code(folder, entry.recorded_code, "new")
+    # On another machine, rounding says nothing about the code; here it does.
+    note_reproduction(folder, exact.model_copy(update={"exact": False, "device": "another"}))
+    assert same_code(folder, entry.recorded_code, "new")
+    note_reproduction(folder, exact.model_copy(update={"exact": False}))
+    assert not same_code(folder, entry.recorded_code, "new")
+
+
+@pytest.mark.parametrize("key", ["flops_per_step", "stream_bytes", "parameters_trained", "test_s"])
+def test_all_that_is_measured_must_be_the_same(toy: Dataset, toy_name: str, tmp_path: Path, key: str) -> None:
+    record(toy, tmp_path, "wiener")
+    [recorded] = choose(tmp_path, "s")
+    content = json.loads(recorded.path.read_text())
+    recorded.path.write_text(json.dumps({**content, key: content[key] + 1}))
+    assert not again(tmp_path, toy_name)[1].exact
+    recorded.path.write_text(json.dumps({**content, "created": "later", "threads": 2, "seconds": {"fit": 1.0}}))
+    assert again(tmp_path, toy_name)[1].exact
+
+
+def test_a_difference_anywhere_on_the_curve_counts(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    record(toy, tmp_path, "wiener", protocol="calibration-v1")
+    [recorded] = choose(tmp_path, "s")
+    content = json.loads(recorded.path.read_text())
+    content["curve"][0]["metrics"]["r2_axis_mean"] += 0.5
+    recorded.path.write_text(json.dumps(content))
+    _, entry = again(tmp_path, toy_name)
+    assert entry.r2 == entry.recorded_r2
+    assert entry.largest_difference == pytest.approx(0.5)
+    assert not entry.exact
+
+
+def test_it_runs_with_the_threads_of_the_record(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    record(toy, tmp_path, "wiener")
+    [recorded] = choose(tmp_path, "s")
+    content = json.loads(recorded.path.read_text())
+    assert content["threads"] == 1
+    recorded.path.write_text(json.dumps({**content, "threads": 2}))
+    assert again(tmp_path, toy_name)[1].threads == 2
+    assert torch.get_num_threads() == 1
+
+
 def test_pretraining_is_run_again_too(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
     quick = {"pretrain.updates": 20, "finetune.updates": 5}
     record(toy, tmp_path, "gru-pooled", train=quick)
     _, entry = again(tmp_path, toy_name)
     assert entry.exact
-    assert list((tmp_path / "store").glob("gru-pooled-*.safetensors"))
+    assert list((tmp_path / "store" / "artifacts").glob("gru-pooled-*.safetensors"))
 
 
 def test_chains_of_codes_go_by_one_name(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
@@ -131,6 +179,8 @@ def test_what_cannot_be_the_same_run_is_refused(toy: Dataset, toy_name: str, tmp
     with pytest.raises(RealmbenchError, match="the data, their split or the front end have changed"):
         again(tmp_path, toy_name)
     assert read_reproductions(recorded.path.parent) == []
+    with pytest.raises(RealmbenchError, match=r"its dataset is of a file; name it by --dataset FILE.py:CLASS"):
+        reproduce(recorded, None, tmp_path, Events())
 
 
 def test_records_are_chosen(toy: Dataset, tmp_path: Path) -> None:
@@ -144,6 +194,7 @@ def test_records_are_chosen(toy: Dataset, tmp_path: Path) -> None:
 
     assert names() == ["mean a2 0", "wiener a2 0"]
     assert names(models=["wiener"], session="b2", seed=1) == ["wiener b2 1"]
+    assert names(models=["wiener.tiny"]) == ["wiener a2 0"]
     assert len(names(every=True)) == 8
     with pytest.raises(OptionError, match="holds no such record"):
         choose(tmp_path, "s", models=["gru"])
