@@ -143,7 +143,9 @@ def _save(figure: Figure, path: Path) -> Path:
 
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.suffix[1:])
     with matplotlib.rc_context({"svg.hashsalt": "realmbench"}):
-        return write_whole(path, lambda temporary: figure.savefig(temporary, dpi=160, metadata=metadata))
+        return write_whole(
+            path, lambda temporary: figure.savefig(temporary, dpi=160, bbox_inches="tight", metadata=metadata)
+        )
 
 
 def _slug(text: str) -> str:

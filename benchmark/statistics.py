@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import RealmbenchError
+from .errors import RealmbenchError, unknown_name
 from .records import RunRecord
 from .uncertainty import (
     LEAK_ERRORS,
@@ -203,6 +203,24 @@ def label(record: RunRecord) -> str:
     if len(", ".join(changes)) > LONGEST_CHANGES:
         changes = [f"{changes[0]} and {len(changes) - 1} more", record.config_hash[:6]]
     return f"{record.model} ({', '.join([record.preset, *changes])})"
+
+
+def only(records: Sequence[RunRecord], names: Sequence[str]) -> list[RunRecord]:
+    """Keep the records of the methods named, by label or by a model's name, which means the method as it is.
+
+    Raises
+    ------
+    UnknownNameError : a name fits no record.
+    """
+    fitting = {
+        name: [each for each in records if label(each) == name or (each.model == name and not each.changed_options)]
+        for name in names
+    }
+    for name, kept in fitting.items():
+        if not kept:
+            known = {each.model for each in records if not each.changed_options} | {label(each) for each in records}
+            raise unknown_name("method among the records", name, known)
+    return [record for kept in fitting.values() for record in kept]
 
 
 def _changed(record: RunRecord, name: str) -> str:

@@ -179,18 +179,24 @@ def figures(
         typer.Option(help="Suite to draw; needed where results hold more than one."),
     ] = None,
     results_dir: ResultsDir = Path("results"),
+    model: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Only this method, by a model's name or a label of the tables; may be repeated."),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the files.", callback=a_folder)] = Path("figures"),
     file_format: Annotated[str, typer.Option("--format", help="svg, png or pdf.")] = "svg",
 ) -> None:
     """Draw every figure that a suite's records allow: R2 by seconds of calibration, by day, and by time in a stream.
 
-    Example: `realmbench figures --suite fewshot-v1`
+    Example: `realmbench figures --suite fewshot-v1 --model realm-student-plus --model gru`
     """
     from realmbench.days import day_curves, in_words
     from realmbench.figures import write_figures
     from realmbench.render import err, out
+    from realmbench.statistics import only
 
     records = _records_of(results_dir, suite)[1]
+    records = only(records, model) if model else records
     for path in write_figures(records, output, file_format):
         err.print(f"Wrote {path}.", markup=False)
     for _, lines in day_curves(records):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from realmbench.dataset import Dataset
-from realmbench.errors import RealmbenchError
+from realmbench.errors import RealmbenchError, UnknownNameError
 from realmbench.leaderboard import markdown, title
 from realmbench.plan import RunRequest, make_plan
 from realmbench.records import BlockScore, RunRecord
 from realmbench.runner import Events, SessionBank, run
-from realmbench.statistics import compare, in_words
+from realmbench.statistics import compare, in_words, only
 
 
 @pytest.fixture
@@ -57,6 +57,16 @@ def test_only_seeds_that_every_session_has_are_counted(template: RunRecord) -> N
     assert (row.seeds, row.r2) == (1, pytest.approx(0.3))
     assert row.left_out == (1, 2)
     assert "Seeds that not every session has are left out: 1, 2 of m (tiny)." in in_words(comparison, [row])
+
+
+def test_a_bare_name_means_the_method_as_it_is(template: RunRecord) -> None:
+    wide = {"changed_options": ["decoder.width"], "config": {"decoder": {"width": 9}}, "config_hash": "w"}
+    records = [record(template, "m", "s", 0, 0.2), record(template, "m", "s", 0, 0.3, **wide)]
+    records.append(record(template, "n", "s", 0, 0.4, **wide))
+    assert only(records, ["m"]) == records[:1]
+    assert only(records, ["n (tiny, width=9)", "m"]) == [records[2], records[0]]
+    with pytest.raises(UnknownNameError, match="m \\(tiny, width=9\\)"):
+        only(records, ["m (tiny, width=8)"])
 
 
 def test_one_busy_hour_moves_neither_seconds_nor_step_times(template: RunRecord) -> None:
