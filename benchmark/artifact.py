@@ -47,6 +47,11 @@ class ArtifactRecord(BaseModel):
     versions: dict[str, str]
     created: str
 
+    @property
+    def best_score(self) -> float:
+        """Validation score of the weights that were kept; where training happened, the start is no result."""
+        return max(entry["score"] for entry in self.history[1:] or self.history)
+
 
 @dataclass(frozen=True)
 class Artifact:

@@ -94,10 +94,9 @@ def _artifacts(records: Sequence[ArtifactRecord]) -> list[str]:
         return []
     rows = []
     for record in records:
-        scores = [entry["score"] for entry in record.history[1:] or record.history]  # the start is no result
         updates = int(record.history[-1]["update"])
         rows.append(
-            f"| {record.kind} | `{record.hash}` | {record.parameters:,} | {updates} | {max(scores):.3f} | "
+            f"| {record.kind} | `{record.hash}` | {record.parameters:,} | {updates} | {record.best_score:.3f} | "
             f"{record.seconds:.0f} |"
         )
     head = [

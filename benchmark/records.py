@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -248,7 +249,8 @@ def read_records(results_dir: Path, suite: str | None = None) -> list[RunRecord]
     """
     names = suites(results_dir) if suite is None else [suite]
     records: list[RunRecord] = []
-    for folder, paths in groupby((path for name in names for path in record_files(results_dir / name)), _folder):
+    files = (path for name in names for path in record_files(results_dir / name))
+    for folder, paths in groupby(files, attrgetter("parent")):
         one_name = _equal_codes(folder)
         for path in paths:
             record = read_record(path)
@@ -318,7 +320,3 @@ def _equal_codes(folder: Path) -> dict[str, str]:
 
 def _circumstances(entry: Reproduction) -> str:
     return json.dumps([entry.recorded_code, entry.code, entry.device, entry.threads, entry.versions], sort_keys=True)
-
-
-def _folder(path: Path) -> Path:
-    return path.parent

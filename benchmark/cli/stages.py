@@ -195,10 +195,9 @@ def _pretrain(
     if as_json:
         print(record.model_dump_json(indent=1))
         return
-    best = max(entry["score"] for entry in record.history[1:] or record.history)  # the start is no result
     err.print(
-        f"{record.kind} {record.hash}: {record.parameters:,} parameters, best validation score {best:.3f}, "
-        f"{record.seconds:.0f} s of training. Checkpoint in {output}.",
+        f"{record.kind} {record.hash}: {record.parameters:,} parameters, "
+        f"best validation score {record.best_score:.3f}, {record.seconds:.0f} s of training. Checkpoint in {output}.",
         markup=False,
     )
 
