@@ -5,14 +5,16 @@ With the velocity ``v_t`` (or whatever the D targets are) and the usable values 
     v_t = a_1 v_(t-1) + ... + a_p v_(t-p) + w_t                      w ~ N(0, W)
     z_t = h_0 v_(t+lead) + ... + h_(p-1) v_(t+lead-p+1) + e_t        e_t = r e_(t-1) + u_t,  u ~ N(0, U)
 
-(Wu et al. 2006, Neural Computation 18:80, for p = 1 and r = 0). All of it is estimated by least squares on the
-training part. Two things keep the filter honest about LFP, whose noise is neither white nor independent: its memory r
-is taken out by differencing (Bryson & Henrikson 1968), and U is shrunk towards its diagonal and scaled up by factors
-chosen on validation. The filter is the stationary one (Malik et al. 2011).
+(Wu et al. 2006, Neural Computation 18:80, for p = 1 and r = 0). All of it is estimated by least squares. Two things
+keep the filter honest about LFP, whose noise is neither white nor independent: its memory r is taken out by
+differencing (Bryson & Henrikson 1968), and U is shrunk towards its diagonal and scaled up by factors. These are chosen
+on validation after a fit to the training part; the last fit is to both. The filter is the stationary one (Malik et al.
+2011).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -28,6 +30,7 @@ from realmbench.search import Choice, SearchDimension
 from realmbench.session import Segment, Session, SessionData
 
 from .lagged import lagged
+from .refit import all_segments
 
 
 class KalmanOptions(BaseModel):
@@ -77,7 +80,11 @@ class Kalman(Decoder):
 
     causal: ClassVar[bool] = True
     Options: ClassVar[type[BaseModel]] = KalmanOptions
-    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.linear_gaussian", "realmbench.baselines.lagged")
+    depends_on: ClassVar[tuple[str, ...]] = (
+        "realmbench.linear_gaussian",
+        "realmbench.baselines.lagged",
+        "realmbench.baselines.refit",
+    )
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "decoder.order": Choice((1, 2, 3, 5, 8, 12)),
         "decoder.lead_s": Choice((0.0, 0.06, 0.12, 0.2)),
@@ -101,27 +108,34 @@ class Kalman(Decoder):
         with context.phase("fit"):
             self._used = np.flatnonzero(np.repeat(session.mask, session.features))
             self._lead = round(self.options.lead_s * session.rate)
-            fitted = self._fit(session.train)
-            self._memory, self._x_mean, self._y_mean = fitted.memory, fitted.x_mean, fitted.y_mean
-            truth = np.concatenate([segment.y[segment.warm_up :] for segment in session.validation])
-            best = -np.inf
-            chosen = None
-            for number, shrinkage in enumerate(self.options.shrinkages):
-                emission, projection = _reduced(fitted, shrinkage)
-                for inflation in self.options.inflations:
-                    noise = inflation * np.eye(len(emission))
-                    self._projection = projection
-                    self._model = LinearGaussian(fitted.transition, fitted.noise, emission, noise)
-                    parts = [self._decode(part.x)[part.warm_up :] for part in session.validation]
-                    score = r2_axis_mean(truth, np.concatenate(parts))
-                    if score > best:
-                        best, chosen = score, (self._model, projection, inflation)
-                context.on_progress("kalman: choosing the noise", (number + 1) / len(self.options.shrinkages))
-            if chosen is None:
-                raise RealmbenchError("kalman: no noise gives a finite validation R2; is the target constant?")
-            self._model, self._projection, inflation = chosen
-            if len(self.options.inflations) > 1 and inflation == max(self.options.inflations):
-                context.warnings.append(f"kalman: the chosen inflation {inflation:g} is at the edge of its range")
+            shrinkage, inflation = self._choose(session, context)
+            self._settle(self._fit(all_segments(session)), shrinkage, inflation)
+
+    def _choose(self, session: SessionData, context: Context) -> tuple[float, float]:
+        """Return the shrinkage and the inflation with which a fit to the training part does best on validation."""
+        fitted = self._fit(session.train)
+        truth = np.concatenate([segment.y[segment.warm_up :] for segment in session.validation])
+        best, chosen = -np.inf, None
+        shrinkages, inflations = self.options.shrinkages, self.options.inflations
+        for number, (shrinkage, inflation) in enumerate(itertools.product(shrinkages, inflations), 1):
+            self._settle(fitted, shrinkage, inflation)
+            parts = [self._decode(part.x)[part.warm_up :] for part in session.validation]
+            score = r2_axis_mean(truth, np.concatenate(parts))
+            if score > best:
+                best, chosen = score, (shrinkage, inflation)
+            context.on_progress("kalman: choosing the noise", number / (len(shrinkages) * len(inflations)))
+        if chosen is None:
+            raise RealmbenchError("kalman: no noise gives a finite validation R2; is the target constant?")
+        if len(inflations) > 1 and chosen[1] == max(inflations):
+            context.warnings.append(f"kalman: the chosen inflation {chosen[1]:g} is at the edge of its range")
+        return chosen
+
+    def _settle(self, fitted: Movement, shrinkage: float, inflation: float) -> None:
+        """Make the filter of a fitted state space and a noise covariance."""
+        self._memory, self._x_mean, self._y_mean = fitted.memory, fitted.x_mean, fitted.y_mean
+        emission, self._projection = _reduced(fitted, shrinkage)
+        noise = inflation * np.eye(len(emission))
+        self._model = LinearGaussian(fitted.transition, fitted.noise, emission, noise)
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
         self.fitted(self._model)
@@ -180,10 +194,10 @@ class Kalman(Decoder):
         return model.estimate(observed, self._look_ahead)[:, self._place] + self._y_mean
 
     def _fit(self, segments: Sequence[Segment]) -> Movement:
-        """Estimate everything by least squares on the training segments."""
+        """Estimate everything by least squares."""
         order, lead, outputs = self.options.order, self._lead, segments[0].y.shape[1]
         if min(map(len, segments)) <= 2 * (order + lead + 1):
-            raise RealmbenchError("kalman: a training segment is shorter than the state; shorten decoder.lead_s")
+            raise RealmbenchError("kalman: a segment is shorter than the state; shorten decoder.lead_s")
         values = [segment.x.reshape(len(segment), -1)[:, self._used].astype(np.float64) for segment in segments]
         y_mean = np.concatenate([segment.y for segment in segments]).mean(0, dtype=np.float64)
         x_mean = np.concatenate(values).mean(0)

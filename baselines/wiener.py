@@ -18,6 +18,7 @@ from realmbench.search import Choice, SearchDimension
 from realmbench.session import Segment, Session, SessionData
 
 from .lagged import LagStream, apply_lagged, normal_equations, ridge_solution
+from .refit import all_segments
 
 # Highest power of the cascade's polynomial (Flint et al. 2012 use the third for LFP).
 HIGHEST_DEGREE = 3
@@ -44,12 +45,12 @@ class WienerOptions(BaseModel):
 class Wiener(Decoder):
     """Causal Wiener filter: ridge regression from the frames of the last moments to the target.
 
-    How far back it looks and the ridge strength are chosen on the validation part; the normal equations are solved in
-    float64.
+    How far back it looks and the ridge strength are chosen on the validation part, and then all is fitted to both
+    parts; the normal equations are solved in float64.
     """
 
     causal: ClassVar[bool] = True
-    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.baselines.lagged",)
+    depends_on: ClassVar[tuple[str, ...]] = ("realmbench.baselines.lagged", "realmbench.baselines.refit")
     Options: ClassVar[type[BaseModel]] = WienerOptions
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "decoder.lag_step": Choice((2, 3, 5)),
@@ -62,42 +63,64 @@ class Wiener(Decoder):
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         with context.phase("fit"):
-            lags = self.lags(session.rate)
-            gram, cross, x_mean, y_mean = normal_equations(session.train, lags, context.on_progress)
-            width = len(gram) // len(lags)
-            histories, strengths = sorted(self.options.histories_s), self.options.strengths
-            most = len(histories) + 2 * len(strengths)
-            tried: dict[tuple[float, float], tuple[float, np.ndarray, np.ndarray]] = {}
+            self._lags, self._strength = self._choose(session, context)
+            self._weights, self._offset = self._fit(self._all(session))
 
-            def try_all(histories: Sequence[float], strengths: Sequence[float]) -> tuple[float, float]:
-                """Solve and score what has not been tried; return the best history and strength so far."""
-                for pair in itertools.product(histories, strengths):
-                    if pair not in tried:
-                        kept = lags[lags <= round(pair[0] * session.rate)]
-                        # Lags increase, so that the equations of a shorter history are the first of the longest.
-                        part = slice(0, len(kept) * width)
-                        weights = ridge_solution(gram[part, part], cross[part], pair[1])
-                        score = self._validation_score(session, kept, weights, x_mean[part], y_mean)
-                        tried[pair] = (score, kept, weights)
-                    context.on_progress("wiener: choosing history and ridge strength", len(tried) / most)
-                return max(tried, key=lambda pair: np.nan_to_num(tried[pair][0], nan=-np.inf))
+    def _all(self, session: SessionData) -> list[Segment]:
+        return all_segments(session, reach=int(self._lags[-1]))
 
-            # The strength where it is cheap, the history with it, and the strength again.
-            _, strength = try_all(histories[:1], strengths)
-            history, _ = try_all(histories, [strength])
-            best = try_all([history], strengths)
-            strength, (score, lags, weights) = best[1], tried[best]
-            self._strength = strength
-            if not np.isfinite(score):
-                raise RealmbenchError("wiener: no ridge strength gives a finite validation R2; is the target constant?")
-            if len(self.options.strengths) > 1 and strength in (
-                min(self.options.strengths),
-                max(self.options.strengths),
-            ):
-                context.warnings.append(f"wiener: the chosen ridge strength {strength:g} is at the edge of its range")
-            self._weights = weights.astype(np.float32)
-            self._offset = (y_mean - x_mean[: len(weights)] @ weights).astype(np.float32)
-            self._lags = lags
+    def _fit(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weights (P, D) and the offset (D,) for the chosen lags and strength."""
+        gram, cross, x_mean, y_mean = normal_equations(segments, self._lags)
+        weights = ridge_solution(gram, cross, self._strength)
+        return weights.astype(np.float32), (y_mean - x_mean @ weights).astype(np.float32)
+
+    def _choose(self, session: SessionData, context: Context) -> tuple[np.ndarray, float]:
+        """Return the lags and the ridge strength with which a fit to the training part does best on validation."""
+        lags = self.lags(session.rate)
+        gram, cross, x_mean, y_mean = normal_equations(session.train, lags, context.on_progress)
+        width = len(gram) // len(lags)
+        histories, strengths = sorted(self.options.histories_s), self.options.strengths
+        most = len(histories) + 2 * len(strengths)
+        scores: dict[tuple[float, float], float] = {}
+
+        def kept(history: float) -> np.ndarray:
+            return lags[lags <= round(history * session.rate)]
+
+        def try_all(histories: Sequence[float], strengths: Sequence[float]) -> tuple[float, float]:
+            """Solve and score what has not been tried; return the best history and strength so far."""
+            for pair in itertools.product(histories, strengths):
+                if pair not in scores:
+                    # Lags increase, so that the equations of a shorter history are the first of the longest.
+                    part = slice(0, len(kept(pair[0])) * width)
+                    weights = ridge_solution(gram[part, part], cross[part], pair[1])
+                    offset = y_mean - x_mean[part] @ weights
+                    score = r2_axis_mean(*self._on_validation(session, kept(pair[0]), weights, offset))
+                    scores[pair] = np.nan_to_num(score, nan=-np.inf)
+                context.on_progress("wiener: choosing history and ridge strength", len(scores) / most)
+            return max(scores, key=lambda pair: scores[pair])
+
+        # The strength where it is cheap, the history with it, and the strength again.
+        _, strength = try_all(histories[:1], strengths)
+        history, _ = try_all(histories, [strength])
+        best = try_all([history], strengths)
+        history, strength = best
+        if not np.isfinite(scores[best]):
+            raise RealmbenchError("wiener: no ridge strength gives a finite validation R2; is the target constant?")
+        if len(strengths) > 1 and strength in (min(strengths), max(strengths)):
+            context.warnings.append(f"wiener: the chosen ridge strength {strength:g} is at the edge of its range")
+        return kept(history), strength
+
+    @staticmethod
+    def _on_validation(
+        session: SessionData, lags: np.ndarray, weights: np.ndarray, offset: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return truth and prediction (N, D) of the validation part, warm-up left out."""
+        truths = [segment.y[segment.warm_up :] for segment in session.validation]
+        predictions = [
+            apply_lagged(segment.x, lags, weights, offset)[segment.warm_up :] for segment in session.validation
+        ]
+        return np.concatenate(truths), np.concatenate(predictions)
 
     def lags(self, rate: int) -> np.ndarray:
         """Return the lags of the longest history in frames, increasing."""
@@ -124,16 +147,6 @@ class Wiener(Decoder):
     def flops(self, session: Session) -> FlopCount:
         return FlopCount(2 * self.fitted(self._weights).size, elementwise=self._offset.size)
 
-    def _validation_score(
-        self, session: SessionData, lags: np.ndarray, weights: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray
-    ) -> float:
-        offset = y_mean - x_mean @ weights
-        truth = [segment.y[segment.warm_up :] for segment in session.validation]
-        predictions = [
-            apply_lagged(segment.x, lags, weights, offset)[segment.warm_up :] for segment in session.validation
-        ]
-        return r2_axis_mean(np.concatenate(truth), np.concatenate(predictions))
-
 
 class CascadeOptions(WienerOptions):
     """Options of the Wiener cascade.
@@ -149,9 +162,9 @@ class CascadeOptions(WienerOptions):
 class WienerCascade(Wiener):
     """Wiener cascade: a Wiener filter and, on each of its outputs, a polynomial (Hunter & Korenberg 1986).
 
-    The polynomial is fitted on training predictions of filters that have not seen the segment they predict: a ridge
-    shrinks the others, and a polynomial would undo it. Linear predictions are clipped to the range that training has
-    seen, because a cubic runs away beyond it. The cascade never ends below the Wiener filter on validation.
+    The polynomial is fitted on predictions of filters that have not seen the segment they predict: a ridge shrinks the
+    others, and a polynomial would undo it. Linear predictions are clipped to the range of these, because a cubic runs
+    away beyond it. Where no polynomial does better on validation, the Wiener filter is left as it is.
     """
 
     Options: ClassVar[type[BaseModel]] = CascadeOptions
@@ -162,36 +175,34 @@ class WienerCascade(Wiener):
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         super().adapt(session, context)
         with context.phase("fit"):
-            linear, truth = self._held_out_predictions(session.train)
-            validation = [(super(WienerCascade, self).predict(part.x, session), part) for part in session.validation]
-            validation = [(prediction[part.warm_up :], part) for prediction, part in validation]
-            known = np.concatenate([part.y[part.warm_up :] for _, part in validation])
-            unbent = np.concatenate([prediction for prediction, _ in validation])
-            # The line as it is: no bend and no limit.
-            best = r2_axis_mean(known, unbent)
-            self._powers = np.zeros((HIGHEST_DEGREE + 1, truth.shape[1]), np.float32)
-            self._powers[1] = 1
-            self._range = np.full((2, truth.shape[1]), [[-np.inf], [np.inf]], np.float32)
-            limits = np.stack([linear.min(0), linear.max(0)])
-            for degree in self.options.degrees:
-                powers = np.zeros((HIGHEST_DEGREE + 1, truth.shape[1]), np.float32)
-                for axis in range(truth.shape[1]):
-                    powers[: degree + 1, axis] = np.polynomial.polynomial.polyfit(
-                        linear[:, axis], truth[:, axis], degree
-                    )
-                score = r2_axis_mean(known, _bend(unbent, powers, limits))
-                if score > best:
-                    best, self._powers, self._range = score, powers, limits
+            degree = self._choose_degree(session)
+            if degree is None:
+                # The line as it is: no bend and no limit.
+                self._powers = np.zeros((HIGHEST_DEGREE + 1, session.outputs), np.float32)
+                self._powers[1] = 1
+                self._range = np.full((2, session.outputs), [[-np.inf], [np.inf]], np.float32)
+            else:
+                self._powers, self._range = _polynomial(*self._held_out_predictions(self._all(session)), degree)
+
+    def _choose_degree(self, session: SessionData) -> int | None:
+        """Return the degree with which a fit to the training part does best on validation; None for no polynomial."""
+        known, unbent = self._on_validation(session, self._lags, *self._fit(session.train))
+        linear, truth = self._held_out_predictions(session.train)
+        best, chosen = r2_axis_mean(known, unbent), None
+        for degree in self.options.degrees:
+            score = r2_axis_mean(known, _bend(unbent, *_polynomial(linear, truth, degree)))
+            if score > best:
+                best, chosen = score, degree
+        return chosen
 
     def _held_out_predictions(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
-        """Return predictions of every training segment by the filter fitted to the others, and the truth."""
+        """Return predictions of every segment by the filter fitted to the others, and the truth."""
         parts = list(segments) if len(segments) > 1 else _halves(segments[0])
         reach = int(self._lags[-1])
         predictions, truths = [], []
         for number, part in enumerate(parts):
-            gram, cross, x_mean, y_mean = normal_equations(parts[:number] + parts[number + 1 :], self._lags)
-            weights = ridge_solution(gram, cross, self._strength)
-            predictions.append(apply_lagged(part.x, self._lags, weights, y_mean - x_mean @ weights)[reach:])
+            weights, offset = self._fit(parts[:number] + parts[number + 1 :])
+            predictions.append(apply_lagged(part.x, self._lags, weights, offset)[reach:])
             truths.append(part.y[reach:])
         return np.concatenate(predictions), np.concatenate(truths)
 
@@ -239,6 +250,14 @@ def _halves(segment: Segment) -> list[Segment]:
     middle = len(segment) // 2
     return [replace(segment, x=segment.x[part], y=segment.y[part], privileged=segment.privileged[part])
             for part in (slice(None, middle), slice(middle, None))]  # fmt: skip
+
+
+def _polynomial(linear: np.ndarray, truth: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fit each output's polynomial to (N, D) pairs; return its powers (4, D) and the limits (2, D) of what it saw."""
+    powers = np.zeros((HIGHEST_DEGREE + 1, truth.shape[1]), np.float32)
+    for axis in range(truth.shape[1]):
+        powers[: degree + 1, axis] = np.polynomial.polynomial.polyfit(linear[:, axis], truth[:, axis], degree)
+    return powers, np.stack([linear.min(0), linear.max(0)])
 
 
 def _bend(linear: np.ndarray, powers: np.ndarray, limits: np.ndarray) -> np.ndarray:

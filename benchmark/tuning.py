@@ -24,7 +24,7 @@ from .plan import Plan
 from .search import space_as_json
 from .seeds import stable_hash, stream_seed
 from .session import SessionData
-from .tuning_record import TuningRecord, TuningTrial, TuningUnit, read_tuning, tuning_path, write_tuning
+from .tuning_record import SCORED, TuningRecord, TuningTrial, TuningUnit, read_tuning, tuning_path, write_tuning
 from .tuning_study import PRUNER, SAMPLER, Study, require_optuna
 from .tuning_trial import TrialRunner, fixed_options
 
@@ -36,6 +36,7 @@ SAME = {
     "space": "the search space has changed",
     "data_key": "the data, their split or the front end have changed",
     "units": "the sessions differ",
+    "scored": "trials were scored on what the decoder had chosen by",
     "protocol": "the protocol differs",
     "options": "the options fixed by --set differ",
     "seed": "the seed differs",
@@ -215,6 +216,7 @@ def _empty_record(
         protocol=plan.protocol.name,
         front_end=plan.front_end.name,
         units=units,
+        scored=SCORED,
         sampler=SAMPLER,
         pruner=PRUNER,
         seed=seed,

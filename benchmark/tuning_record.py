@@ -16,6 +16,8 @@ from .errors import RealmbenchError
 from .files import write_text_whole
 
 TUNING_FOLDER = "tuning"
+# What of a unit's session scores a trial. Records made before `scored` was written have the other value.
+SCORED = "every other validation segment, not handed to the decoder"
 
 State = Literal["complete", "pruned", "failed", "stopped"]
 
@@ -25,7 +27,7 @@ class _Part(BaseModel):
 
 
 class TuningUnit(_Part):
-    """One piece of a trial's work: what is learnt from before, and the session whose validation is scored."""
+    """One piece of a trial's work: what is learnt from before, and the session on which the trial is scored."""
 
     fold: str
     pretrain: list[str]  # empty for decoders that learn from one session alone
@@ -40,7 +42,7 @@ class TuningTrial(_Part):
     # pruned: behind the others after some units; stopped: unfinished when the budget ended, and not counted.
     state: State
     value: float | None  # mean over all units; None unless complete
-    unit_values: list[float]  # R2 (axis mean) on each unit's validation segments
+    unit_values: list[float]  # R2 (axis mean) on each unit's scored segments
     seconds: float
     reason: str | None = None  # why it failed
 
@@ -62,6 +64,7 @@ class TuningRecord(_Part):
     protocol: str
     front_end: str
     units: list[TuningUnit]
+    scored: str = "all validation segments"
     # how
     sampler: dict[str, Any]
     pruner: dict[str, Any]

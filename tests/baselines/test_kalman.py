@@ -29,9 +29,9 @@ def context(tmp_path: Path) -> Context:
     return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
 
 
-def linear_session(session_maker: Any, memory: float = 0.6, lead: int = 3) -> SessionData:
+def linear_session(session_maker: Any, memory: float = 0.6, lead: int = 3, seed: int = 0) -> SessionData:
     """Two damped velocities; six values that show them ``lead`` frames before they happen, in noise with a memory."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     session = session_maker(seconds=400.0)
     mixing = np.random.default_rng(7).standard_normal((2, 6))
 
@@ -47,6 +47,13 @@ def linear_session(session_maker: Any, memory: float = 0.6, lead: int = 3) -> Se
     return replace(
         session, train=tuple(map(segment, session.train)), validation=tuple(map(segment, session.validation))
     )
+
+
+def both_parts(session: SessionData) -> list[Segment]:
+    [segment] = session.validation
+    scored = slice(segment.warm_up, None)
+    rest = replace(segment, x=segment.x[scored], y=segment.y[scored], privileged=segment.privileged[scored], warm_up=0)
+    return [*session.train, rest]
 
 
 def test_finds_the_parameters_of_a_known_system(session_maker: Any, context: Context) -> None:
@@ -66,7 +73,7 @@ def test_equals_the_textbook_recursion_in_float64(session_maker: Any, context: C
     session = linear_session(session_maker)
     decoder = Kalman("tiny", {"order": 2, "coloured": True, "lead_s": 0.06, **ONE_NOISE})
     decoder.adapt(session, context)
-    fitted = decoder._fit(session.train)
+    fitted = decoder._fit(both_parts(session))
     noise = 2.0 * (0.7 * fitted.residual + 0.3 * np.diag(np.diag(fitted.residual)))
     values = session.validation[0].x.reshape(-1, 6).astype(np.float64) - fitted.x_mean
     state, covariance = np.zeros(len(fitted.transition)), 10 * np.eye(len(fitted.transition))
@@ -85,10 +92,23 @@ def test_equals_the_textbook_recursion_in_float64(session_maker: Any, context: C
     np.testing.assert_allclose(prediction[200:], np.array(expected)[200:], atol=1e-6)
 
 
+def test_targets_of_the_warm_up_are_not_learnt_from(session_maker: Any, context: Context) -> None:
+    session = linear_session(session_maker)
+    first, second = Kalman("tiny", ONE_NOISE), Kalman("tiny", ONE_NOISE)
+    first.adapt(session, context)
+    [segment] = session.validation
+    segment.y[: segment.warm_up] += 1000
+    second.adapt(session, context)
+    np.testing.assert_array_equal(first.arrays()["transition"], second.arrays()["transition"])
+    segment.y[segment.warm_up :: 2] += 1000  # control
+    second.adapt(session, context)
+    assert np.abs(first.arrays()["transition"] - second.arrays()["transition"]).max() > 0.1
+
+
 def test_what_was_estimated_is_worth_having(session_maker: Any, context: Context) -> None:
     """Each part of the model pays on data that have it: the lead, the noise's memory, and the smoother's future."""
     session = linear_session(session_maker, memory=0.85)
-    segment = session.validation[0]
+    segment = linear_session(session_maker, memory=0.85, seed=1).validation[0]
 
     def error(cls: type[Kalman], **options: Any) -> float:
         decoder = cls("tiny", {"order": 2, "coloured": True, **options})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from realmbench.decoder import Context
 from realmbench.errors import RealmbenchError
 from realmbench.metrics import r2_axis_mean
 
+DEGREES = {WienerCascade: {"degrees": [1]}}
+
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
@@ -23,13 +26,16 @@ def context(tmp_path: Path) -> Context:
 
 
 def test_equals_scikit_learns_ridge(session_maker: Any, context: Context) -> None:
+    """Of training and validation; what warms a decoder up for validation is input of lags and never a row."""
     session = session_maker()
     decoder = Wiener("tiny", {"strengths": [30.0], "histories_s": [0.1], "lag_step": 2})
     decoder.adapt(session, context)
     lags = [0, 2, 4]
-    rows = [lagged(segment.x, lags)[4:] for segment in session.train]
+    segments = [(segment, max(4, segment.warm_up)) for segment in (*session.train, *session.validation)]
+    assert [first for _, first in segments] == [4, 4, 100]
+    rows = [lagged(segment.x, lags)[first:] for segment, first in segments]
     reference = Ridge(alpha=30.0).fit(
-        np.concatenate(rows).astype(np.float64), np.concatenate([segment.y[4:] for segment in session.train])
+        np.concatenate(rows).astype(np.float64), np.concatenate([segment.y[first:] for segment, first in segments])
     )
     test = session.validation[0].x
     expected = reference.predict(lagged(test, lags))
@@ -53,11 +59,44 @@ def test_strength_is_chosen_on_validation(session_maker: Any, context: Context) 
     assert "at the edge of its range" in context.warnings[0]
 
 
+@pytest.mark.parametrize("decoder_class", [Wiener, WienerCascade])
+def test_what_is_chosen_is_fitted_to_validation_too(
+    decoder_class: type[Wiener], session_maker: Any, context: Context
+) -> None:
+    """With validation chosen alike, the fit is the one to a session whose training has the validation's samples."""
+    session = session_maker(seconds=60.0)
+    options = {"strengths": [30.0], "histories_s": [0.1], "lag_step": 1, **DEGREES.get(decoder_class, {})}
+    chosen, told = decoder_class("tiny", options), decoder_class("tiny", options)
+    chosen.adapt(session, context)
+    # Four frames before it: what the lags of the first row look back at.
+    validation = session.validation[0]
+    more = replace(validation, x=validation.x[95:], y=validation.y[95:], privileged=validation.privileged[95:])
+    told._lags, told._strength = chosen._lags, 30.0
+    weights, offset = told._fit([*session.train, replace(more, warm_up=0)])
+    np.testing.assert_allclose(chosen.arrays()["weights"], weights, atol=1e-6)
+    np.testing.assert_allclose(chosen.arrays()["offset"], offset, atol=1e-6)
+    # Control: the training part alone is another fit.
+    assert np.abs(told._fit(session.train)[0] - weights).max() > 1e-4
+
+
+def test_targets_of_the_warm_up_are_not_learnt_from(session_maker: Any, context: Context) -> None:
+    session = session_maker()
+    options = {"strengths": [30.0], "histories_s": [0.1]}
+    first, second = Wiener("tiny", options), Wiener("tiny", options)
+    first.adapt(session, context)
+    session.validation[0].y[:100] += 1000
+    second.adapt(session, context)
+    np.testing.assert_array_equal(first.arrays()["weights"], second.arrays()["weights"])
+    session.validation[0].y[100:] += 1000 * session.validation[0].x[100:, 0, :1]  # control
+    second.adapt(session, context)
+    assert np.abs(first.arrays()["weights"] - second.arrays()["weights"]).max() > 1
+
+
 def test_reaches_the_best_linear_score(session_maker: Any, context: Context) -> None:
     session = session_maker()
     decoder = Wiener("tiny", {"lag_step": 1})
     decoder.adapt(session, context)
-    segment = session.validation[0]
+    segment = session_maker(seed=1).validation[0]
     error = np.square(decoder.predict(segment.x, session) - segment.y).mean(0)
     np.testing.assert_allclose(1 - error / segment.y.var(0), 0.917, atol=0.03)
 
@@ -77,8 +116,10 @@ def test_smoother_equals_scikit_learns_ridge_on_frames_from_both_sides(session_m
     def rows(x: np.ndarray) -> np.ndarray:
         return np.stack([np.roll(x, lag, axis=0) for lag in lags], axis=1).reshape(len(x), -1)[5:-20]
 
-    inputs = np.concatenate([rows(segment.x) for segment in session.train]).astype(np.float64)
-    reference = Ridge(alpha=30.0).fit(inputs, np.concatenate([segment.y[5:-20] for segment in session.train]))
+    segments = [(segment, max(0, segment.warm_up - 5)) for segment in (*session.train, *session.validation)]
+    inputs = np.concatenate([rows(segment.x[first:]) for segment, first in segments]).astype(np.float64)
+    targets = np.concatenate([segment.y[first:][5:-20] for segment, first in segments])
+    reference = Ridge(alpha=30.0).fit(inputs, targets)
     test = session.validation[0].x
     np.testing.assert_allclose(decoder.predict(test, session)[5:-20], reference.predict(rows(test)), atol=1e-5)
 
@@ -86,9 +127,10 @@ def test_smoother_equals_scikit_learns_ridge_on_frames_from_both_sides(session_m
 def test_cascade_finds_the_nonlinearity(session_maker: Any, context: Context) -> None:
     """Where the target is a saturating function of a linear one, the polynomial explains what the line cannot."""
     session = session_maker(seconds=60.0)
-    for segment in (*session.train, *session.validation):
+    unseen = session_maker(seconds=60.0, seed=1)
+    for segment in (*session.train, *session.validation, *unseen.validation):
         segment.y[:] = np.tanh(2 * segment.y)
-    segment = session.validation[0]
+    segment = unseen.validation[0]
     scores = {}
     for cls in (Wiener, WienerCascade):
         decoder = cls("tiny", {"lag_step": 1})
@@ -103,10 +145,23 @@ def test_cascade_of_a_linear_target_stays_a_line(session_maker: Any, context: Co
     cascade, line = WienerCascade("tiny", {"strengths": [1e4]}), Wiener("tiny", {"strengths": [1e4]})
     cascade.adapt(session, context)
     line.adapt(session, context)
-    segment = session.validation[0]
+    segment = session_maker(seconds=60.0, seed=1).validation[0]
     scores = [r2_axis_mean(segment.y[100:], each.predict(segment.x, session)[100:]) for each in (cascade, line)]
-    assert scores[0] >= scores[1]  # on validation, by its choice of degree
+    assert scores[0] > scores[1] - 1e-3
     assert np.abs(cascade.arrays()["powers"][2:]).max() < 0.05
+
+
+def test_cascade_stays_a_line_where_validation_says_so(session_maker: Any, context: Context) -> None:
+    """Training saturates, validation does not: every polynomial does worse there, and the filter is left as it is."""
+    session = session_maker(seconds=60.0)
+    for segment in session.train:
+        segment.y[:] = np.tanh(2 * segment.y)
+    decoder = WienerCascade("tiny", {"lag_step": 1, "degrees": [3]})
+    decoder.adapt(session, context)
+    np.testing.assert_array_equal(decoder.arrays()["powers"], [[0, 0], [1, 1], [0, 0], [0, 0]])
+    assert not np.isfinite(decoder.arrays()["range"]).any()
+    x = session.validation[0].x
+    np.testing.assert_array_equal(decoder.predict(x, session), Wiener.predict(decoder, x, session))
 
 
 def test_cascade_is_fitted_to_predictions_that_the_filter_was_not_fitted_to(

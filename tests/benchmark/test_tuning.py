@@ -23,6 +23,7 @@ from realmbench.recording import Recording
 from realmbench.search import Range
 from realmbench.tuning import Budget, TuningEvents, tune, tuning_units, unfrozen
 from realmbench.tuning_record import TuningRecord, TuningTrial, read_tuning, tuning_path, write_tuning
+from realmbench.tuning_trial import without_scored
 
 MODELS = Path(__file__).parents[1] / "examples" / "tunable.py"
 
@@ -52,7 +53,7 @@ def test_finds_the_known_optimum_and_writes_every_trial(toy: Dataset, tmp_path: 
     assert record.best_params is not None
     assert record.best_value is not None
     assert record.best_params["decoder.gain"] == pytest.approx(1.0, abs=0.15)
-    assert record.defaults_value == pytest.approx(0.36 * record.best_value, rel=0.25)
+    assert record.defaults_value == pytest.approx(0.36 * record.best_value, rel=0.5)
     assert "best of 25 trials" in record.sentence
     assert "set decoder.gain=" in record.sentence
     # Successive halving: what is behind after a unit is not tried on the others.
@@ -65,17 +66,32 @@ def test_finds_the_known_optimum_and_writes_every_trial(toy: Dataset, tmp_path: 
     assert max(trial.value or -1 for trial in record.trials) == record.best_value
 
 
-def test_scores_are_those_of_the_validation_segments(toy: Dataset, tmp_path: Path) -> None:
+def test_a_trial_is_scored_on_validation_segments_that_the_decoder_was_not_handed(toy: Dataset, tmp_path: Path) -> None:
     from sklearn.metrics import r2_score
 
     plan = planned("Gain", toy)
     record = tune(plan, toy, tmp_path, Budget(trials=1, sessions=1))
     data = SessionBank(toy, lambda _text, _share: None).of(plan, "a0", "pretrain").data
+    assert len(data.validation) == 2
     decoder = plan.decoder()
     decoder.adapt(data, plan.context(0, lambda _text, _share: None))
-    truth = np.concatenate([segment.y[segment.warm_up :] for segment in data.validation])
-    guess = np.concatenate([decoder.predict(segment.x, data)[segment.warm_up :] for segment in data.validation])
-    assert record.trials[0].unit_values == pytest.approx([r2_score(truth, guess)], rel=1e-5)
+    [scored] = data.validation[1:]
+    guess = decoder.predict(scored.x, data)[scored.warm_up :]
+    assert record.trials[0].unit_values == pytest.approx([r2_score(scored.y[scored.warm_up :], guess)], rel=1e-4)
+    handed, taken = without_scored(data)
+    assert taken == data.validation[1:]
+    assert handed.validation == data.validation[:1]
+    assert handed.key != data.key
+    with pytest.raises(ProtocolError, match="a0 has 1 validation segment, and tuning needs one for the decoder"):
+        without_scored(handed)
+
+
+def test_learning_validation_by_heart_wins_nothing(toy: Dataset, tmp_path: Path) -> None:
+    """A decoder may fit to its validation part in the end, as `wiener` does; the score is of what it has not seen."""
+    record = tune(planned("ByHeart", toy), toy, tmp_path, Budget(trials=6, sessions=1))
+    values = {trial.params["decoder.by_heart"]: trial.unit_values[0] for trial in record.trials}
+    assert values[True] < 0 < values[False]
+    assert record.best_params == {"decoder.by_heart": False}
 
 
 def test_an_interrupted_study_goes_on_as_if_it_had_not_been(toy: Dataset, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ class Options(BaseModel):
     how: str = "well"
     channels: tuple[int, ...] = (0,)
     share: float = 1.0
+    by_heart: bool = False
 
 
 class Gain(Decoder):
@@ -93,6 +94,27 @@ class Across(Gain):
         assert artifact is not None
         assert session.name not in artifact.record.sessions
         super().adapt(session, context, artifact)
+
+
+class ByHeart(Gain):
+    "May learn its validation part by heart: frames that it has seen have their own target, others noise."
+
+    search_space: ClassVar = {"decoder.by_heart": Choice((False, True))}
+
+    def adapt(self, session, context, artifact=None):
+        super().adapt(session, context, artifact)
+        self.known = {
+            frame.tobytes(): target
+            for segment in session.validation
+            for frame, target in zip(segment.x, segment.y, strict=True)
+        }
+
+    def predict(self, x, session):
+        found = super().predict(x, session)
+        if not self.options.by_heart:
+            return found
+        noise = np.random.default_rng(0).standard_normal(found.shape)
+        return np.stack([self.known.get(frame.tobytes(), other) for frame, other in zip(x, noise, strict=True)])
 
 
 class Interrupts(Gain):
