@@ -21,6 +21,9 @@ DECODERS = {
     "spike-gru": Lazy("realmbench.baselines.recurrent:SpikeGru", "the GRU on spike counts: what LFP gives up"),
     "tcn": Lazy("realmbench.baselines.convolutional:Tcn", "causal dilated convolutions, one session"),
     "tcn-pooled": Lazy("realmbench.baselines.pooled:PooledTcn", "control: the TCN, trained on other sessions first"),
+    "tcn-pooled-steady": Lazy(
+        "realmbench.baselines.pooled:SteadyPooledTcn", "control: the same behind a normaliser that goes on"
+    ),
     "transformer": Lazy("realmbench.baselines.transformer:Transformer", "causal windowed Transformer, one session"),
     "poyo": Lazy("realmbench.baselines.poyo:Poyo", "POYO-style multi-session Transformer: sees the whole window"),
     "masked-lfp": Lazy(

@@ -6,25 +6,18 @@ sessions and neither its recipe nor its network. These have seen the same ones, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
-from realmbench.artifact import Artifact, Trained
-from realmbench.decoder import Context, Preset, tuned
+from realmbench.decoder import Preset, tuned
 from realmbench.search import Choice, Range, SearchDimension
-from realmbench.seeds import stream_seed
-from realmbench.session import SessionData
 from realmbench.steady import SteadyInput
-from realmbench.training.loop import TrainOptions
-from realmbench.training.multi_session import train_on_sessions
-from realmbench.training.network_decoder import NetworkDecoder, drawn, load_arrays_into, supervised
 
 from .convolutional import SIZES as TCN_SIZES
 from .convolutional import Tcn
 from .recurrent import SIZES as RECURRENT_SIZES
 from .recurrent import Gru
+from .taught import TaughtDecoder
 
 # As many updates as REALM's student has, on other sessions and on the held-out one.
 PRETRAIN: Mapping[str, dict[str, Any]] = {
@@ -53,69 +46,15 @@ def staged(sizes: Mapping[str, Preset]) -> dict[str, Preset]:
     }
 
 
-class StagedTrainOptions(BaseModel):
-    """Training on the pretraining sessions (``pretrain``), then on the held-out session (``finetune``)."""
+class Pooled(TaughtDecoder):
+    """Pretraining before a decoder of one session: ``class PooledGru(Pooled, Gru)``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    pretrain: TrainOptions = TrainOptions()
-    finetune: TrainOptions = TrainOptions()
-
-
-class Pooled(NetworkDecoder):
-    """Pretraining before a decoder of one session: ``class PooledGru(Pooled, Gru)``.
-
-    Attributes
-    ----------
-    kind : of the artifact that pretraining leaves.
-    """
-
-    kind: ClassVar[str]
-    multi_session: ClassVar[bool] = True
     depends_on: ClassVar[tuple[str, ...]] = (
-        *NetworkDecoder.depends_on,
+        *TaughtDecoder.depends_on,
         "realmbench.steady",
         "realmbench.baselines.recurrent",
         "realmbench.baselines.convolutional",
     )
-    TrainOptions: ClassVar[type[BaseModel]] = StagedTrainOptions
-    train_options: StagedTrainOptions  # type: ignore[assignment]
-
-    @property
-    def zero_shot(self) -> bool:
-        return True
-
-    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
-        options = self.train_options.pretrain
-        config = {"network": self.options.model_dump(), "train": options.model_dump()}
-        seed = stream_seed(context.seed, self.kind, "initial weights")
-
-        def build() -> Trained:
-            network = drawn(lambda: self.build(sessions[0]), seed).to(context.device)
-            return train_on_sessions(
-                network,
-                lambda batch: network(batch.x, batch.mask),
-                self.kind,
-                options,
-                sessions,
-                context,
-                config,
-            )
-
-        return context.artifacts.get_or_build(self.kind, config, sessions, context.seed, context.device, build)
-
-    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
-        """Train the pretrained network on; on validation the result is never below it."""
-        artifact = self.pretrained(artifact)
-        with context.phase("fit"):
-            network = self.network = self.fresh(session, context, "fit")
-            load_arrays_into(network, artifact.arrays)
-            if not session.train:
-                network.eval()
-                return
-            stage = f"fine-tuning on {session.name}"
-            config = {**self.identity, "start": artifact.hash}
-            supervised(network, [session], self.train_options.finetune, context, stage, config, start_counts=True)
 
 
 SEARCHED: Mapping[str, SearchDimension] = {
@@ -162,3 +101,9 @@ class SteadyPooledGru(SteadyInput, PooledGru):
     """Control: `gru-pooled` on steadied frames."""
 
     kind = "gru-pooled-steady"
+
+
+class SteadyPooledTcn(SteadyInput, PooledTcn):
+    """Control: `tcn-pooled` on steadied frames."""
+
+    kind = "tcn-pooled-steady"

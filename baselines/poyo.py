@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+import torch
+from pydantic import BaseModel
 from torch import nn
 
-from realmbench.artifact import Artifact, Trained
-from realmbench.decoder import Context, Preset, tuned
+from realmbench.decoder import Preset, tuned
 from realmbench.search import Choice, Range, SearchDimension
-from realmbench.seeds import stream_seed
 from realmbench.session import Session, SessionData
 from realmbench.training.loop import TrainOptions
-from realmbench.training.multi_session import SessionTable, load_pretrained, train_on_sessions
-from realmbench.training.network_decoder import NetworkDecoder, drawn, supervised
+from realmbench.training.multi_session import SessionTable
+from realmbench.training.windows import Batch
 
 from .poyo_network import PoyoNetwork, PoyoOptions
+from .taught import StagedTrainOptions, TaughtDecoder
 
 
-class PoyoTrainOptions(BaseModel):
+class PoyoTrainOptions(StagedTrainOptions):
     """Training on the pretraining sessions, then on the held-out one: its embeddings alone (``identify``), then all."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    pretrain: TrainOptions = TrainOptions()
     identify: TrainOptions = TrainOptions()
-    finetune: TrainOptions = TrainOptions()
 
 
 TINY_STAGE = {"updates": 200, "evaluate_every": 25, "window_s": 1.0, "batch_size": 32, "patience": 4}
@@ -65,14 +60,14 @@ PRESETS = {
 }
 
 
-class Poyo(NetworkDecoder):
+class Poyo(TaughtDecoder):
     """POYO-style multi-session Transformer (Azabou et al. 2023) for a continuous signal; sees the whole window."""
 
     causal: ClassVar[bool] = False
     look_ahead_s: ClassVar[float] = float("inf")
-    multi_session: ClassVar[bool] = True
+    kind = "poyo"
     depends_on: ClassVar[tuple[str, ...]] = (
-        "realmbench.training",
+        *TaughtDecoder.depends_on,
         "realmbench.networks",
         "realmbench.baselines.poyo_network",
     )
@@ -90,6 +85,7 @@ class Poyo(NetworkDecoder):
     )
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.pretrain.learning_rate": Range(3e-4, 1e-2, log=True),
+        "train.identify.learning_rate": Range(5e-4, 5e-2, log=True),
         "train.finetune.learning_rate": Range(1e-4, 1e-2, log=True),
         "decoder.dropout": Choice((0.0, 0.1, 0.2, 0.3)),
         "decoder.patch_s": Choice((0.06, 0.1, 0.2)),
@@ -97,50 +93,24 @@ class Poyo(NetworkDecoder):
     options: PoyoOptions
     train_options: PoyoTrainOptions  # type: ignore[assignment]
 
-    @property
-    def zero_shot(self) -> bool:
-        return True
-
     def build(self, session: Session) -> nn.Module:
         return self._network(session, 1)
 
-    def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
-        options = self.train_options.pretrain
-        config = {"network": self.options.model_dump(), "train": options.model_dump()}
-        seed = stream_seed(context.seed, "poyo", "initial weights")
+    def build_for_all(self, sessions: Sequence[SessionData]) -> nn.Module:
+        return self._network(sessions[0], len(sessions))
 
-        def build() -> Trained:
-            network = drawn(lambda: self._network(sessions[0], len(sessions)), seed).to(context.device)
-            return train_on_sessions(
-                network,
-                lambda batch: network(batch.x, batch.mask, batch.session),
-                "poyo",
-                options,
-                sessions,
-                context,
-                config,
-            )
+    def run(self, network: nn.Module, batch: Batch) -> torch.Tensor:
+        return network(batch.x, batch.mask, batch.session)
 
-        return context.artifacts.get_or_build("poyo", config, sessions, context.seed, context.device, build)
-
-    def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
+    def train_on(self, session: str, network: nn.Module, train: Callable[..., None]) -> None:
         """Learn the session's embeddings with all else frozen, as the paper does for new units, then train all."""
-        artifact = self.pretrained(artifact)
-        with context.phase("fit"):
-            network = self.network = self.fresh(session, context, "fit")
-            load_pretrained(network, artifact.arrays)
-            if not session.train:
-                network.eval()
-                return
-            config = {**self.identity, "start": artifact.hash}
-            network.requires_grad_(False)
-            for module in network.modules():
-                if isinstance(module, SessionTable):
-                    module.requires_grad_(True)
-            train = partial(supervised, network, [session], context=context, config=config, start_counts=True)
-            train(self.train_options.identify, stage=f"identifying the units of {session.name}")
-            network.requires_grad_(True)
-            train(self.train_options.finetune, stage=f"fine-tuning on {session.name}")
+        network.requires_grad_(False)
+        for module in network.modules():
+            if isinstance(module, SessionTable):
+                module.requires_grad_(True)
+        train(self.train_options.identify, stage=f"identifying the units of {session}")
+        network.requires_grad_(True)
+        super().train_on(session, network, train)
 
     def _network(self, session: Session, sessions: int) -> PoyoNetwork:
         return PoyoNetwork(session.channels, session.features, session.outputs, session.rate, sessions, self.options)

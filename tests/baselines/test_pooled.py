@@ -78,7 +78,8 @@ def test_sessions_that_teach_something_else_are_unlearnt(
 
 
 @pytest.mark.parametrize(
-    ("name", "single"), [("gru-pooled", "gru"), ("tcn-pooled", "tcn"), ("gru-pooled-steady", "gru")]
+    ("name", "single"),
+    [("gru-pooled", "gru"), ("tcn-pooled", "tcn"), ("gru-pooled-steady", "gru"), ("tcn-pooled-steady", "tcn")],
 )
 @pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
 def test_the_network_is_that_of_one_session(name: str, single: str, preset: str, sessions: list[SessionData]) -> None:

@@ -30,7 +30,12 @@ FAMILY = (
     *("realm-student-s", "realm-student-l", "realm-student-ahead", "realm-student-plus", "realm-teacher-plus"),
     "realm-bi",
 )
-TUNED_AS = {**dict.fromkeys(FAMILY, "realm-student"), "gru-steady": "gru", "gru-pooled-steady": "gru-pooled"}
+TUNED_AS = {
+    **dict.fromkeys(FAMILY, "realm-student"),
+    "gru-steady": "gru",
+    "gru-pooled-steady": "gru-pooled",
+    "tcn-pooled-steady": "tcn-pooled",
+}
 
 
 def record_of(name: str) -> TuningRecord:
