@@ -8,7 +8,7 @@ Held-out sessions are neither prepared nor loaded.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from .decoder import Decoder
 from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
 from .machine import device_description, git_commit, versions
 from .plan import Plan
-from .search import space_as_json
+from .search import SearchDimension, space_as_json
 from .seeds import stable_hash, stream_seed
 from .session import SessionData
 from .tuning_record import SCORED, TuningRecord, TuningTrial, TuningUnit, read_tuning, tuning_path, write_tuning
@@ -78,13 +78,19 @@ class TuningEvents:
 
 
 def tune(
-    plan: Plan, dataset: Dataset, results_dir: Path, budget: Budget, events: TuningEvents | None = None
+    plan: Plan,
+    dataset: Dataset,
+    results_dir: Path,
+    budget: Budget,
+    events: TuningEvents | None = None,
+    only: Sequence[str] = (),
 ) -> TuningRecord:
     """Search a model's space within the budget, going on where an earlier call stopped, and return the record.
 
     Parameters
     ----------
     plan : its one seed serves sampler and trials alike; ``fresh`` forgets an earlier record.
+    only : options of the space to search, the others being left as the preset has them; empty means all.
 
     Raises
     ------
@@ -92,19 +98,19 @@ def tune(
     RealmbenchError : Optuna is not installed.
     """
     events = events or TuningEvents()
-    defaults, units = check_tunable(plan, dataset, budget)
+    space, defaults, units = check_tunable(plan, dataset, budget, only)
     bank = SessionBank(dataset, events.stage)
     names = dict.fromkeys(name for unit in units for name in (*unit.pretrain, unit.session))
     # Prepared before the clock starts: how fast a disk is decides no budget.
     data = {name: bank.of(plan, name, "pretrain").data for name in names}
     folder, _, frames, method = plan.place(dataset)
     path = tuning_path(results_dir, folder, frames, method)
-    record = _empty_record(plan, dataset, units, data, defaults, budget)
+    record = _empty_record(plan, dataset, units, data, space, defaults, budget)
     if path.exists() and not plan.request.fresh:
         record = _continued(path, record, events.note)
     # Of its own for every model: one draw for all would tune eight models with the luck of one.
     seed = stream_seed(record.seed, "tuning", plan.model)
-    study = Study(plan.decoder_class.search_space, defaults, seed)
+    study = Study(space, defaults, seed)
     for trial in record.counted:
         study.replay(trial, len(units))
     runner = TrialRunner(plan, units, data, study, record.counted, events.stage)
@@ -119,8 +125,10 @@ def tune(
     return record
 
 
-def check_tunable(plan: Plan, dataset: Dataset, budget: Budget) -> tuple[dict[str, Any], list[TuningUnit]]:
-    """Refuse what cannot be tuned before anything is computed; return the defaults and what trials are tried on.
+def check_tunable(
+    plan: Plan, dataset: Dataset, budget: Budget, only: Sequence[str] = ()
+) -> tuple[dict[str, SearchDimension], dict[str, Any], list[TuningUnit]]:
+    """Refuse what cannot be tuned before anything is computed; return space, defaults and what trials are tried on.
 
     Raises
     ------
@@ -129,7 +137,9 @@ def check_tunable(plan: Plan, dataset: Dataset, budget: Budget) -> tuple[dict[st
     require_optuna()
     if len(plan.request.seed_numbers) != 1:
         raise OptionError(f"tuning takes one seed, not {len(plan.request.seed_numbers)}")
-    return default_values(plan), tuning_units(plan, dataset, budget.sessions)
+    space = searched(plan, only)
+    defaults = _options_by_name(plan.config, space, f"option in the search space of {plan.model}")
+    return space, defaults, tuning_units(plan, dataset, budget.sessions)
 
 
 def tuning_units(plan: Plan, dataset: Dataset, sessions: int | None = None) -> list[TuningUnit]:
@@ -160,21 +170,25 @@ def tuning_units(plan: Plan, dataset: Dataset, sessions: int | None = None) -> l
     return [TuningUnit(fold=owners[name], pretrain=[], session=name) for name in chosen]
 
 
-def default_values(plan: Plan) -> dict[str, Any]:
-    """Return the values that the plan's preset gives to the searched options, by their ``--set`` names.
+def searched(plan: Plan, only: Sequence[str] = ()) -> dict[str, SearchDimension]:
+    """Return the options to search, by their ``--set`` names: ``only`` these of the declared space, or all of it.
 
     Raises
     ------
     OptionError : the model declares no search space, or the user fixed a searched option.
-    UnknownNameError : the space names what is no option.
+    UnknownNameError : ``only`` names what is not declared.
     """
-    space = plan.decoder_class.search_space
-    if not space:
+    declared = plan.decoder_class.search_space
+    if not declared:
         raise OptionError(f"{plan.model} declares no search_space; there is nothing to tune")
+    for name in only:
+        if name not in declared:
+            raise unknown_name(f"option in the search space of {plan.model}", name, declared)
+    space = {name: dimension for name, dimension in declared.items() if name in only or not only}
     for name in fixed_options(plan):
         if name in space:
             raise OptionError(f"--set {name} fixes what {plan.model} is searched over; leave it out")
-    return _options_by_name(plan.config, space, f"option in the search space of {plan.model}")
+    return space
 
 
 def unfrozen(record: TuningRecord, decoder_class: type[Decoder]) -> list[str]:
@@ -198,6 +212,7 @@ def _empty_record(
     dataset: Dataset,
     units: list[TuningUnit],
     data: Mapping[str, SessionData],
+    space: Mapping[str, SearchDimension],
     defaults: dict[str, Any],
     budget: Budget,
 ) -> TuningRecord:
@@ -208,7 +223,7 @@ def _empty_record(
         model=plan.model,
         preset=plan.request.preset,
         options=fixed_options(plan),
-        space=space_as_json(plan.decoder_class.search_space),
+        space=space_as_json(space),
         code=plan.code,
         dataset=dataset.full_name,
         dataset_identity=dataset.identity,

@@ -21,6 +21,8 @@ Examples:
 
     realmbench tune --model gru --model realm-student --trials 50 --minutes 60
 
+    realmbench tune --model poyo --preset small --only train.pretrain.learning_rate --minutes 60
+
     realmbench tune --model my_decoder.py:MyDecoder --dataset synthetic-lds:tiny
 
 All trials are written below RESULTS_DIR/tuning, and the same command goes on where it stopped.
@@ -32,6 +34,10 @@ def tune(
     model: Annotated[list[str], typer.Option(help="Decoder: a name of `list models`, or FILE.py:CLASS. Repeatable.")],
     trials: Annotated[int, typer.Option(help="Sets of options to try, for each model.")] = 30,
     minutes: Annotated[float, typer.Option(help="Minutes of computing at most, for each model.")] = 10.0,
+    only: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Search this option of the space and no other but those named too. Repeatable."),
+    ] = None,
     sessions: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Sessions to try a single-session decoder on; 4 by default."),
@@ -77,13 +83,13 @@ def tune(
         for name in model
     ]
     for plan in plans:
-        check_tunable(plan, opened, budget)
+        check_tunable(plan, opened, budget, only or ())
     records = []
     with progress_stage() as stage:
         events = TuningEvents(stage, print_trial, lambda text: err.print(text, markup=False))
         for plan in plans:
             try:
-                records.append(tune(plan, opened, results_dir, budget, events))
+                records.append(tune(plan, opened, results_dir, budget, events, only or ()))
             except KeyboardInterrupt:
                 err.print("interrupted: finished trials are kept, and the same command goes on from there")
                 raise typer.Exit(130) from None

@@ -258,6 +258,22 @@ def test_lists_are_chosen_whole_and_come_back_as_they_were(toy: Dataset, tmp_pat
     assert essence(resumed.trials[:10]) == essence(record.trials)
 
 
+def test_some_options_of_the_space_can_be_searched_alone(toy: Dataset, tmp_path: Path) -> None:
+    """The others stay as the preset has them, fixed by the user or not; the record says what was searched."""
+    plan = planned("Two", toy, options={"channels": [0, 1]})
+    with pytest.raises(OptionError, match=r"--set decoder.channels fixes"):
+        tune(plan, toy, tmp_path, Budget(trials=3, sessions=1))
+    record = tune(plan, toy, tmp_path, Budget(trials=3, sessions=1), only=["decoder.gain"])
+    assert list(record.space) == list(record.defaults) == ["decoder.gain"]
+    assert all(list(trial.params) == ["decoder.gain"] for trial in record.trials)
+    notes: list[str] = []
+    both = planned("Two", toy)
+    assert list(tune(both, toy, tmp_path, Budget(trials=1, sessions=1)).space) == ["decoder.gain", "decoder.channels"]
+    events = TuningEvents(note=notes.append)
+    tune(both, toy, tmp_path, Budget(trials=1, sessions=1), events, only=["decoder.gain"])
+    assert "the search space has changed" in notes[0]
+
+
 def test_what_cannot_be_tuned_is_refused(toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError, match=r"Plain declares no search_space"):
         tune(planned("Plain", toy), toy, tmp_path, Budget())
@@ -265,6 +281,8 @@ def test_what_cannot_be_tuned_is_refused(toy: Dataset, tmp_path: Path, monkeypat
         tune(planned("Wrong", toy), toy, tmp_path, Budget())
     with pytest.raises(OptionError, match=r"--set decoder.gain fixes"):
         tune(planned("Gain", toy, options={"gain": 1.0}), toy, tmp_path, Budget())
+    with pytest.raises(UnknownNameError, match=r"'decoder.gian'. Did you mean 'decoder.gain'"):
+        tune(planned("Gain", toy), toy, tmp_path, Budget(), only=["decoder.gian"])
     for budget, message in (({"trials": 0}, "--trials 0"), ({"minutes": 0}, "--minutes 0"), ({"sessions": 0}, "--ses")):
         with pytest.raises(OptionError, match=message):
             Budget(**budget)

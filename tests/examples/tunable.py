@@ -72,6 +72,12 @@ class Lists(Gain):
         super().adapt(session, context, artifact)
 
 
+class Two(Gain):
+    "Two options are declared."
+
+    search_space: ClassVar = {"decoder.gain": Range(0.0, 2.0), "decoder.channels": Choice(((0,), (0, 1)))}
+
+
 class Across(Gain):
     "Learns across sessions: what it pretrains on is written into its artifact."
 
