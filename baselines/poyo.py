@@ -91,7 +91,7 @@ class Poyo(TaughtDecoder):
         "decoder.patch_s": Choice((0.06, 0.1, 0.2)),
     }
     options: PoyoOptions
-    train_options: PoyoTrainOptions  # type: ignore[assignment]
+    train_options: PoyoTrainOptions
 
     def build(self, session: Session) -> nn.Module:
         return self._network(session, 1)
