@@ -109,7 +109,8 @@ class Kalman(Decoder):
             self._used = np.flatnonzero(np.repeat(session.mask, session.features))
             self._lead = round(self.options.lead_s * session.rate)
             shrinkage, inflation = self._choose(session, context)
-            self._settle(self._fit(all_segments(session)), shrinkage, inflation)
+            usable = [segment for segment in all_segments(session) if len(segment) > self._shortest]
+            self._settle(self._fit(usable), shrinkage, inflation)
 
     def _choose(self, session: SessionData, context: Context) -> tuple[float, float]:
         """Return the shrinkage and the inflation with which a fit to the training part does best on validation."""
@@ -182,6 +183,11 @@ class Kalman(Decoder):
         return ParameterCount(count, count)
 
     @property
+    def _shortest(self) -> int:
+        """Frames of a segment that is too short to fit to."""
+        return 2 * (self.options.order + self._lead + 1)
+
+    @property
     def _place(self) -> slice:
         """Where in the state the present velocity stands."""
         outputs = len(self._y_mean)
@@ -196,7 +202,7 @@ class Kalman(Decoder):
     def _fit(self, segments: Sequence[Segment]) -> Movement:
         """Estimate everything by least squares."""
         order, lead, outputs = self.options.order, self._lead, segments[0].y.shape[1]
-        if min(map(len, segments)) <= 2 * (order + lead + 1):
+        if min(map(len, segments)) <= self._shortest:
             raise RealmbenchError("kalman: a segment is shorter than the state; shorten decoder.lead_s")
         values = [segment.x.reshape(len(segment), -1)[:, self._used].astype(np.float64) for segment in segments]
         y_mean = np.concatenate([segment.y for segment in segments]).mean(0, dtype=np.float64)

@@ -1,7 +1,7 @@
-"""The last fit of decoders with a closed form: once validation has chosen, there is no reason to leave it out.
+"""The last fit of the Wiener and Kalman decoders: once validation has chosen, to training and validation together.
 
-A network cannot do that, since its validation says when to stop; of 15 s of calibration it learns from 10, and these
-from 13.
+Of 15 s of calibration they so learn from 13 where the networks, which stop by validation, learn from 10. That is to
+their advantage, and meant to be: a baseline is to be as strong as it honestly can be.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from realmbench.session import Segment, SessionData
 
 def all_segments(session: SessionData, reach: int = 0) -> list[Segment]:
     """Return the training and the validation segments, of whose warm-up ``reach`` frames are left for the lags."""
-    return [*session.train, *(_cut(segment, max(0, segment.warm_up - reach)) for segment in session.validation)]
+    return [*session.train, *(part(segment, max(0, segment.warm_up - reach)) for segment in session.validation)]
 
 
-def _cut(segment: Segment, first: int) -> Segment:
+def part(segment: Segment, first: int, stop: int | None = None) -> Segment:
+    """Return the frames ``first`` to ``stop`` of a segment."""
+    frames = slice(first, stop)
     return replace(
         segment,
-        x=segment.x[first:],
-        y=segment.y[first:],
-        warm_up=segment.warm_up - first,
+        x=segment.x[frames],
+        y=segment.y[frames],
+        warm_up=max(0, segment.warm_up - first),
         start=segment.start + first,
-        privileged=segment.privileged[first:],
+        privileged=segment.privileged[frames],
     )

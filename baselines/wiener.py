@@ -18,7 +18,7 @@ from realmbench.search import Choice, SearchDimension
 from realmbench.session import Segment, Session, SessionData
 
 from .lagged import LagStream, apply_lagged, normal_equations, ridge_solution
-from .refit import all_segments
+from .refit import all_segments, part
 
 # Highest power of the cascade's polynomial (Flint et al. 2012 use the third for LFP).
 HIGHEST_DEGREE = 3
@@ -92,9 +92,9 @@ class Wiener(Decoder):
             for pair in itertools.product(histories, strengths):
                 if pair not in scores:
                     # Lags increase, so that the equations of a shorter history are the first of the longest.
-                    part = slice(0, len(kept(pair[0])) * width)
-                    weights = ridge_solution(gram[part, part], cross[part], pair[1])
-                    offset = y_mean - x_mean[part] @ weights
+                    first = slice(0, len(kept(pair[0])) * width)
+                    weights = ridge_solution(gram[first, first], cross[first], pair[1])
+                    offset = y_mean - x_mean[first] @ weights
                     score = r2_axis_mean(*self._on_validation(session, kept(pair[0]), weights, offset))
                     scores[pair] = np.nan_to_num(score, nan=-np.inf)
                 context.on_progress("wiener: choosing history and ridge strength", len(scores) / most)
@@ -175,19 +175,21 @@ class WienerCascade(Wiener):
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         super().adapt(session, context)
         with context.phase("fit"):
-            degree = self._choose_degree(session)
+            # The pieces that are left out in turn: where a session has one training segment, its halves.
+            pieces = replace(session, train=tuple(_at_least_two(session.train)))
+            degree = self._choose_degree(session, pieces)
             if degree is None:
                 # The line as it is: no bend and no limit.
                 self._powers = np.zeros((HIGHEST_DEGREE + 1, session.outputs), np.float32)
                 self._powers[1] = 1
                 self._range = np.full((2, session.outputs), [[-np.inf], [np.inf]], np.float32)
             else:
-                self._powers, self._range = _polynomial(*self._held_out_predictions(self._all(session)), degree)
+                self._powers, self._range = _polynomial(*self._held_out_predictions(self._all(pieces)), degree)
 
-    def _choose_degree(self, session: SessionData) -> int | None:
+    def _choose_degree(self, session: SessionData, pieces: SessionData) -> int | None:
         """Return the degree with which a fit to the training part does best on validation; None for no polynomial."""
         known, unbent = self._on_validation(session, self._lags, *self._fit(session.train))
-        linear, truth = self._held_out_predictions(session.train)
+        linear, truth = self._held_out_predictions(pieces.train)
         best, chosen = r2_axis_mean(known, unbent), None
         for degree in self.options.degrees:
             score = r2_axis_mean(known, _bend(unbent, *_polynomial(linear, truth, degree)))
@@ -197,13 +199,12 @@ class WienerCascade(Wiener):
 
     def _held_out_predictions(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
         """Return predictions of every segment by the filter fitted to the others, and the truth."""
-        parts = list(segments) if len(segments) > 1 else _halves(segments[0])
         reach = int(self._lags[-1])
         predictions, truths = [], []
-        for number, part in enumerate(parts):
-            weights, offset = self._fit(parts[:number] + parts[number + 1 :])
-            predictions.append(apply_lagged(part.x, self._lags, weights, offset)[reach:])
-            truths.append(part.y[reach:])
+        for number, segment in enumerate(segments):
+            weights, offset = self._fit([*segments[:number], *segments[number + 1 :]])
+            predictions.append(apply_lagged(segment.x, self._lags, weights, offset)[reach:])
+            truths.append(segment.y[reach:])
         return np.concatenate(predictions), np.concatenate(truths)
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
@@ -246,10 +247,12 @@ class WienerSmoother(Wiener):
         return Decoder.stream(self, session)
 
 
-def _halves(segment: Segment) -> list[Segment]:
-    middle = len(segment) // 2
-    return [replace(segment, x=segment.x[part], y=segment.y[part], privileged=segment.privileged[part])
-            for part in (slice(None, middle), slice(middle, None))]  # fmt: skip
+def _at_least_two(segments: Sequence[Segment]) -> Sequence[Segment]:
+    if len(segments) > 1:
+        return segments
+    [whole] = segments
+    middle = len(whole) // 2
+    return [part(whole, 0, middle), part(whole, middle)]
 
 
 def _polynomial(linear: np.ndarray, truth: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
