@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from realmbench.decoder import Context
 from realmbench.errors import RealmbenchError
 from realmbench.evaluation import evaluate
 from realmbench.front_end import front_end
+from realmbench.metrics import r2_axis_mean
 from realmbench.preparation import prepare_session
 from realmbench.protocols import BlockedV1
 from realmbench.session import Segment, SessionData
@@ -99,10 +102,43 @@ def test_targets_of_the_warm_up_are_not_learnt_from(session_maker: Any, context:
     [segment] = session.validation
     segment.y[: segment.warm_up] += 1000
     second.adapt(session, context)
-    np.testing.assert_array_equal(first.arrays()["transition"], second.arrays()["transition"])
+    for name, array in first.arrays().items():
+        np.testing.assert_array_equal(array, second.arrays()[name], err_msg=name)
     segment.y[segment.warm_up :: 2] += 1000  # control
     second.adapt(session, context)
     assert np.abs(first.arrays()["transition"] - second.arrays()["transition"]).max() > 0.1
+
+
+def test_the_noise_is_chosen_by_a_fit_that_has_not_seen_validation(session_maker: Any, context: Context) -> None:
+    """Where all targets are noise, nothing is to be believed; a fit that has seen validation believes itself."""
+    session = session_maker(seconds=3.0, channels=20)
+    generator = np.random.default_rng(0)
+    for segment in (*session.train, *session.validation):
+        segment.y[:] = generator.standard_normal(segment.y.shape)
+    decoder = Kalman("tiny")
+    decoder._used, decoder._lead = np.arange(40), 0
+    [validation] = session.validation
+
+    def best(segments: Sequence[Segment]) -> tuple[float, float]:
+        scores = {}
+        for pair in itertools.product(decoder.options.shrinkages, decoder.options.inflations):
+            decoder._settle(decoder._fit(segments), *pair)
+            prediction = decoder.predict(validation.x, session)
+            scores[pair] = r2_axis_mean(validation.y[validation.warm_up :], prediction[validation.warm_up :])
+        return max(scores, key=lambda pair: scores[pair])
+
+    assert decoder._choose(session, context) == best(session.train)
+    assert best(session.train) != best(both_parts(session))  # control
+
+
+def test_a_validation_segment_too_short_to_fit_to_is_left_out(session_maker: Any, context: Context) -> None:
+    session = linear_session(session_maker)
+    [segment] = session.validation
+    short = replace(segment, x=segment.x[:112], y=segment.y[:112], privileged=segment.privileged[:112])
+    decoder = Kalman("tiny", {"order": 5, **ONE_NOISE})
+    decoder.adapt(replace(session, validation=(short,)), context)  # 12 frames, of which the state takes all
+    expected = decoder._fit(session.train)
+    np.testing.assert_array_equal(decoder.arrays()["transition"], expected.transition)
 
 
 def test_what_was_estimated_is_worth_having(session_maker: Any, context: Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,23 @@ from realmbench.baselines.wiener import Wiener, WienerCascade, WienerSmoother
 from realmbench.decoder import Context
 from realmbench.errors import RealmbenchError
 from realmbench.metrics import r2_axis_mean
-
-DEGREES = {WienerCascade: {"degrees": [1]}}
+from realmbench.session import Segment
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
     return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
+
+
+def rows(segment: Segment, lags: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Lagged frames and targets of what may be learnt from: no row reaches out of the segment, none is warm-up."""
+    first = max(lags[-1], segment.warm_up)
+    return lagged(segment.x, lags)[first:].astype(np.float64), segment.y[first:].astype(np.float64)
+
+
+def ridge(segments: Sequence[Segment], lags: list[int], strength: float) -> Ridge:
+    x, y = zip(*(rows(segment, lags) for segment in segments))
+    return Ridge(alpha=strength).fit(np.concatenate(x), np.concatenate(y))
 
 
 def test_equals_scikit_learns_ridge(session_maker: Any, context: Context) -> None:
@@ -31,12 +42,7 @@ def test_equals_scikit_learns_ridge(session_maker: Any, context: Context) -> Non
     decoder = Wiener("tiny", {"strengths": [30.0], "histories_s": [0.1], "lag_step": 2})
     decoder.adapt(session, context)
     lags = [0, 2, 4]
-    segments = [(segment, max(4, segment.warm_up)) for segment in (*session.train, *session.validation)]
-    assert [first for _, first in segments] == [4, 4, 100]
-    rows = [lagged(segment.x, lags)[first:] for segment, first in segments]
-    reference = Ridge(alpha=30.0).fit(
-        np.concatenate(rows).astype(np.float64), np.concatenate([segment.y[first:] for segment, first in segments])
-    )
+    reference = ridge([*session.train, *session.validation], lags, 30.0)
     test = session.validation[0].x
     expected = reference.predict(lagged(test, lags))
     np.testing.assert_allclose(decoder.predict(test, session), expected, atol=1e-5)
@@ -59,24 +65,63 @@ def test_strength_is_chosen_on_validation(session_maker: Any, context: Context) 
     assert "at the edge of its range" in context.warnings[0]
 
 
-@pytest.mark.parametrize("decoder_class", [Wiener, WienerCascade])
-def test_what_is_chosen_is_fitted_to_validation_too(
-    decoder_class: type[Wiener], session_maker: Any, context: Context
-) -> None:
-    """With validation chosen alike, the fit is the one to a session whose training has the validation's samples."""
-    session = session_maker(seconds=60.0)
-    options = {"strengths": [30.0], "histories_s": [0.1], "lag_step": 1, **DEGREES.get(decoder_class, {})}
-    chosen, told = decoder_class("tiny", options), decoder_class("tiny", options)
+def test_the_strength_is_chosen_by_fits_that_have_not_seen_validation(session_maker: Any, context: Context) -> None:
+    """Of 4 s and 40 values any weak ridge learns its samples by heart; seen in training they would choose it."""
+    session = session_maker(seconds=4.0, channels=20)
+    strengths, lags = [0.1, 1.0, 10.0, 100.0, 1000.0], [0, 1, 2]
+
+    def best(segments: Sequence[Segment]) -> float:
+        x, y = rows(session.validation[0], lags)
+        return max(strengths, key=lambda strength: r2_axis_mean(y, ridge(segments, lags, strength).predict(x)))
+
+    chosen = Wiener("tiny", {"strengths": strengths, "histories_s": [0.04], "lag_step": 1})
     chosen.adapt(session, context)
-    # Four frames before it: what the lags of the first row look back at.
-    validation = session.validation[0]
-    more = replace(validation, x=validation.x[95:], y=validation.y[95:], privileged=validation.privileged[95:])
-    told._lags, told._strength = chosen._lags, 30.0
-    weights, offset = told._fit([*session.train, replace(more, warm_up=0)])
-    np.testing.assert_allclose(chosen.arrays()["weights"], weights, atol=1e-6)
-    np.testing.assert_allclose(chosen.arrays()["offset"], offset, atol=1e-6)
-    # Control: the training part alone is another fit.
-    assert np.abs(told._fit(session.train)[0] - weights).max() > 1e-4
+    assert chosen._strength == best(session.train)
+    assert chosen._strength != best([*session.train, *session.validation])  # control
+
+
+@pytest.mark.parametrize("segments", [1, 2])
+def test_the_cascade_is_fitted_to_validation_too(segments: int, session_maker: Any, context: Context) -> None:
+    """Its polynomial is of every piece predicted by the ridge of the others; a lone training segment is two pieces."""
+    session = session_maker(seconds=30.0)
+    for segment in (*session.train, *session.validation):
+        segment.y[:] = np.tanh(2 * segment.y)
+    session = replace(session, train=session.train[:segments])
+    options = {"strengths": [30.0], "histories_s": [0.04], "lag_step": 1, "degrees": [3]}
+    decoder = WienerCascade("tiny", options)
+    decoder.adapt(session, context)
+
+    lags = [0, 1, 2]
+    pieces = [*session.train, *session.validation]
+    if segments == 1:
+        whole, middle = session.train[0], len(session.train[0]) // 2
+        halves = [replace(whole, x=whole.x[half], y=whole.y[half], privileged=whole.privileged[half])
+                  for half in (slice(None, middle), slice(middle, None))]  # fmt: skip
+        pieces = [*halves, *session.validation]
+    linear, truth = [], []
+    for number, piece in enumerate(pieces):
+        x, y = rows(piece, lags)
+        linear.append(ridge(pieces[:number] + pieces[number + 1 :], lags, 30.0).predict(x))
+        truth.append(y)
+    linear, truth = np.concatenate(linear), np.concatenate(truth)
+    expected = np.stack([np.polyfit(linear[:, axis], truth[:, axis], 3)[::-1] for axis in range(2)], axis=1)
+    np.testing.assert_allclose(decoder.arrays()["powers"], expected, atol=2e-4)
+    np.testing.assert_allclose(decoder.arrays()["range"], [linear.min(0), linear.max(0)], atol=1e-4)
+
+
+def test_the_degree_is_chosen_by_fits_that_have_not_seen_validation(session_maker: Any, context: Context) -> None:
+    """Validation, the longer part, is bent upwards and training downwards: only who saw validation would bend."""
+    validation = tuple(session_maker(seconds=20.0, seed=seed).validation[0] for seed in range(3))
+    session = replace(session_maker(seconds=8.0), validation=validation)
+    for segments, sign in ((session.train, -1), (session.validation, 1)):
+        for segment in segments:
+            segment.y[:] += sign * segment.y**2
+    decoder = WienerCascade("tiny", {"strengths": [30.0], "histories_s": [0.04], "lag_step": 1, "degrees": [2]})
+    decoder.adapt(session, context)
+    assert not np.isfinite(decoder.arrays()["range"]).any()
+    seen = replace(session, train=(*session.train, *session.validation))  # control
+    decoder.adapt(seen, context)
+    assert np.isfinite(decoder.arrays()["range"]).all()
 
 
 def test_targets_of_the_warm_up_are_not_learnt_from(session_maker: Any, context: Context) -> None:
