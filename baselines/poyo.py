@@ -99,18 +99,18 @@ class Poyo(TaughtDecoder):
     def build_for_all(self, sessions: Sequence[SessionData]) -> nn.Module:
         return self._network(sessions[0], len(sessions))
 
-    def run(self, network: nn.Module, batch: Batch) -> torch.Tensor:
+    def pretraining_output(self, network: nn.Module, batch: Batch) -> torch.Tensor:
         return network(batch.x, batch.mask, batch.session)
 
-    def train_on(self, session: str, network: nn.Module, train: Callable[..., None]) -> None:
+    def train_on(self, name: str, network: nn.Module, train: Callable[..., None]) -> None:
         """Learn the session's embeddings with all else frozen, as the paper does for new units, then train all."""
         network.requires_grad_(False)
         for module in network.modules():
             if isinstance(module, SessionTable):
                 module.requires_grad_(True)
-        train(self.train_options.identify, stage=f"identifying the units of {session}")
+        train(self.train_options.identify, stage=f"identifying the units of {name}")
         network.requires_grad_(True)
-        super().train_on(session, network, train)
+        super().train_on(name, network, train)
 
     def _network(self, session: Session, sessions: int) -> PoyoNetwork:
         return PoyoNetwork(session.channels, session.features, session.outputs, session.rate, sessions, self.options)

@@ -51,13 +51,13 @@ class TaughtDecoder(NetworkDecoder):
         """Make the untrained network for the pretraining sessions."""
         return self.build(sessions[0])
 
-    def run(self, network: nn.Module, batch: Batch) -> torch.Tensor:
-        """Run the network on windows of the pretraining sessions: to (B, T, D)."""
+    def pretraining_output(self, network: nn.Module, batch: Batch) -> torch.Tensor:
+        """Run the network for all on a batch of their windows, to (B, T, D)."""
         return network(batch.x, batch.mask)
 
-    def train_on(self, session: str, network: nn.Module, train: Callable[..., None]) -> None:
+    def train_on(self, name: str, network: nn.Module, train: Callable[..., None]) -> None:
         """Train the pretrained network on the held-out session, by calls of ``train(options, stage=...)``."""
-        train(self.train_options.finetune, stage=f"fine-tuning on {session}")
+        train(self.train_options.finetune, stage=f"fine-tuning on {name}")
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         options = self.train_options.pretrain
@@ -66,9 +66,8 @@ class TaughtDecoder(NetworkDecoder):
 
         def build() -> Trained:
             network = drawn(lambda: self.build_for_all(sessions), seed).to(context.device)
-            return train_on_sessions(
-                network, lambda batch: self.run(network, batch), self.kind, options, sessions, context, config
-            )
+            output = partial(self.pretraining_output, network)
+            return train_on_sessions(network, output, self.kind, options, sessions, context, config)
 
         return context.artifacts.get_or_build(self.kind, config, sessions, context.seed, context.device, build)
 

@@ -217,7 +217,10 @@ class Decoder(ABC):
 
     @abstractmethod
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
-        """Fit to the held-out session's training part, starting from what `pretrain` returned."""
+        """Fit to the held-out session, starting from what `pretrain` returned.
+
+        ``session.train`` is there to learn from and ``session.validation`` to choose by, and then to learn from as well.
+        """
 
     @abstractmethod
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 A trial is one set of options. It is tried on units of work: for a decoder that learns from one session, development
 sessions; for one that learns across sessions, folds, in which the last development session stands for the held-out one.
-Held-out sessions are neither prepared nor loaded.
+It is cut as a held-out one, so that a trial is scored as a run is, on blocks that the decoder was not handed; they
+belong to a session that no fold ever tests on. Sessions that a fold holds out are neither prepared nor loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from .machine import device_description, git_commit, versions
 from .plan import Plan
 from .search import SearchDimension, space_as_json
 from .seeds import stable_hash, stream_seed
-from .session import SessionData
 from .tuning_record import SCORED, TuningRecord, TuningTrial, TuningUnit, read_tuning, tuning_path, write_tuning
 from .tuning_study import PRUNER, SAMPLER, Study, require_optuna
 from .tuning_trial import TrialRunner, fixed_options
@@ -36,7 +36,7 @@ SAME = {
     "space": "the search space has changed",
     "data_key": "the data, their split or the front end have changed",
     "units": "the sessions differ",
-    "scored": "trials were scored on what the decoder had chosen by",
+    "scored": "trials were scored on other blocks",
     "protocol": "the protocol differs",
     "options": "the options fixed by --set differ",
     "seed": "the seed differs",
@@ -100,12 +100,15 @@ def tune(
     events = events or TuningEvents()
     space, defaults, units = check_tunable(plan, dataset, budget, only)
     bank = SessionBank(dataset, events.stage)
-    names = dict.fromkeys(name for unit in units for name in (*unit.pretrain, unit.session))
     # Prepared before the clock starts: how fast a disk is decides no budget.
-    data = {name: bank.of(plan, name, "pretrain").data for name in names}
+    pretraining = {name: bank.of(plan, name, "pretrain").data for unit in units for name in unit.pretrain}
+    held = {unit.session: bank.of(plan, unit.session, "held-out") for unit in units}
+    data_key = stable_hash([data.key for data in (*pretraining.values(), *(session.data for session in held.values()))])
     folder, _, frames, method = plan.place(dataset)
-    path = tuning_path(results_dir, folder, frames, method)
-    record = _empty_record(plan, dataset, units, data, space, defaults, budget)
+    # A search of some options is another study, and must not take the place of the whole one's record.
+    name = f"{method}.only-{stable_hash(sorted(space))[:6]}" if only else method
+    path = tuning_path(results_dir, folder, frames, name)
+    record = _empty_record(plan, dataset, units, data_key, space, defaults, budget)
     if path.exists() and not plan.request.fresh:
         record = _continued(path, record, events.note)
     # Of its own for every model: one draw for all would tune eight models with the luck of one.
@@ -113,7 +116,7 @@ def tune(
     study = Study(space, defaults, seed)
     for trial in record.counted:
         study.replay(trial, len(units))
-    runner = TrialRunner(plan, units, data, study, record.counted, events.stage)
+    runner = TrialRunner(plan, units, pretraining, held, study, record.counted, events.stage)
     if _used_up(record):
         events.note(f"{plan.model}: the budget is used up; raise --trials or --minutes to go on, or say --fresh")
     while not _used_up(record):
@@ -211,7 +214,7 @@ def _empty_record(
     plan: Plan,
     dataset: Dataset,
     units: list[TuningUnit],
-    data: Mapping[str, SessionData],
+    data_key: str,
     space: Mapping[str, SearchDimension],
     defaults: dict[str, Any],
     budget: Budget,
@@ -227,7 +230,7 @@ def _empty_record(
         code=plan.code,
         dataset=dataset.full_name,
         dataset_identity=dataset.identity,
-        data_key=stable_hash([session.key for session in data.values()]),
+        data_key=data_key,
         protocol=plan.protocol.name,
         front_end=plan.front_end.name,
         units=units,

@@ -17,7 +17,7 @@ from .files import write_text_whole
 
 TUNING_FOLDER = "tuning"
 # What of a unit's session scores a trial. Records made before `scored` was written have the other value.
-SCORED = "every other validation segment, not handed to the decoder"
+SCORED = "test blocks of development sessions, cut as held-out ones"
 
 State = Literal["complete", "pruned", "failed", "stopped"]
 
@@ -42,7 +42,7 @@ class TuningTrial(_Part):
     # pruned: behind the others after some units; stopped: unfinished when the budget ended, and not counted.
     state: State
     value: float | None  # mean over all units; None unless complete
-    unit_values: list[float]  # R2 (axis mean) on each unit's scored segments
+    unit_values: list[float]  # R2 (axis mean) on what `scored` names of each unit's session
     seconds: float
     reason: str | None = None  # why it failed
 

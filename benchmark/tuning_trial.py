@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from .artifact import ArtifactStore
-from .decoder import Decoder
-from .errors import ProtocolError, RealmbenchError
+from .errors import RealmbenchError
+from .evaluation import evaluate
 from .machine import versions
-from .metrics import r2_axis_mean
 from .plan import Plan
+from .preparation import Prepared
 from .seeds import stable_hash
-from .session import Segment, SessionData
+from .session import SessionData
 from .tuning_record import State, TuningTrial, TuningUnit
 from .tuning_study import Study
 
@@ -29,76 +29,28 @@ def fixed_options(plan: Plan) -> dict[str, Any]:
     return {f"{prefix}.{name}": value for prefix, values in groups.items() for name, value in values.items()}
 
 
-def without_scored(data: SessionData) -> tuple[SessionData, tuple[Segment, ...]]:
-    """Take every other validation segment from what the decoder is handed, to score the trial on.
-
-    A decoder may do with its validation part what it likes: stop its training by it, choose a strength, and fit to it
-    in the end. A score on the same samples would reward that.
-
-    Returns
-    -------
-    the session with the rest of its validation segments, and the segments taken.
-
-    Raises
-    ------
-    ProtocolError : there is only one segment.
-    """
-    if len(data.validation) < 2:
-        raise ProtocolError(
-            f"{data.name} has {len(data.validation)} validation segment, and tuning needs one for the decoder and one "
-            "to score it; tune with another protocol"
-        )
-    # A key of its own: unfinished training of the whole session's is not to be taken up.
-    handed = replace(data, validation=data.validation[::2], key=stable_hash([data.key, "tuning"]))
-    return handed, data.validation[1::2]
-
-
-def score_on(decoder: Decoder, data: SessionData, segments: Sequence[Segment]) -> float:
-    """Return R2 (axis mean) over concatenated segments of a session, their warm-up left out.
-
-    Raises
-    ------
-    RealmbenchError : wrong shape, values that are not finite, or a target that does not vary.
-    """
-    truths, predictions = [], []
-    for segment in segments:
-        output = np.asarray(decoder.predict(segment.x, data))
-        if output.shape != segment.y.shape:
-            raise RealmbenchError(f"predict returned {output.shape} on {data.name}, expected {segment.y.shape}")
-        if not np.isfinite(output).all():
-            raise RealmbenchError(f"predict returned NaN or infinite values on {data.name}")
-        truths.append(segment.y[segment.warm_up :])
-        predictions.append(output[segment.warm_up :])
-    score = r2_axis_mean(np.concatenate(truths), np.concatenate(predictions))
-    if not np.isfinite(score):
-        raise RealmbenchError(f"{data.name}: a target is constant over the scored segments; R2 has no meaning")
-    return score
-
-
 class TrialRunner:
     """Measures sets of options unit by unit until each is done, behind the others, failed, or out of time.
 
     Parameters
     ----------
-    data : prepared sessions by name.
+    pretraining : prepared pretraining sessions by name.
+    held : by name the sessions that a decoder is adapted to, prepared as held-out ones.
     earlier : trials of an earlier call.
-
-    Raises
-    ------
-    ProtocolError : as `without_scored`.
     """
 
     def __init__(
         self,
         plan: Plan,
         units: Sequence[TuningUnit],
-        data: Mapping[str, SessionData],
+        pretraining: Mapping[str, SessionData],
+        held: Mapping[str, Prepared],
         study: Study,
         earlier: Sequence[TuningTrial],
         on_progress: Callable[[str, float], None],
     ) -> None:
-        self._plan, self._units, self._data, self._study = plan, units, data, study
-        self._split = {unit.session: without_scored(data[unit.session]) for unit in units}
+        self._plan, self._units, self._study = plan, units, study
+        self._pretraining, self._held = pretraining, held
         self._on_progress = on_progress
         # Options that come up again are not measured again: seeds are fixed, so the scores would be the same.
         self._measured = {stable_hash(trial.params): trial.unit_values for trial in earlier if trial.state != "failed"}
@@ -149,7 +101,7 @@ class TrialRunner:
     def _measure(
         self, unit: TuningUnit, params: Mapping[str, Any], folder: Path, progress: Callable[[str, float], None]
     ) -> float:
-        """Learn one unit with a fresh decoder and score it on segments of its session that were not handed in."""
+        """Learn one unit with a fresh decoder and score it as a run would be, R2 (axis mean) on the test blocks."""
         groups: dict[str, dict[str, Any]] = {"decoder": {}, "train": {}}
         for name, value in {**fixed_options(self._plan), **params}.items():
             prefix, _, option = name.partition(".")
@@ -162,8 +114,7 @@ class TrialRunner:
         )
         artifact = None
         if unit.pretrain:
-            artifact = tried.decoder().pretrain([self._data[name] for name in unit.pretrain], context)
-        session, scored = self._split[unit.session]
-        decoder = tried.decoder()
-        decoder.adapt(session, context, artifact)
-        return score_on(decoder, session, scored)
+            artifact = tried.decoder().pretrain([self._pretraining[name] for name in unit.pretrain], context)
+        decoder, session = tried.decoder(), self._held[unit.session]
+        decoder.adapt(session.data, context, artifact)
+        return evaluate(decoder, session).metrics["r2_axis_mean"]

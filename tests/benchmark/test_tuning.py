@@ -23,7 +23,6 @@ from realmbench.recording import Recording
 from realmbench.search import Range
 from realmbench.tuning import Budget, TuningEvents, tune, tuning_units, unfrozen
 from realmbench.tuning_record import TuningRecord, TuningTrial, read_tuning, tuning_path, write_tuning
-from realmbench.tuning_trial import without_scored
 
 MODELS = Path(__file__).parents[1] / "examples" / "tunable.py"
 
@@ -53,7 +52,7 @@ def test_finds_the_known_optimum_and_writes_every_trial(toy: Dataset, tmp_path: 
     assert record.best_params is not None
     assert record.best_value is not None
     assert record.best_params["decoder.gain"] == pytest.approx(1.0, abs=0.15)
-    assert record.defaults_value == pytest.approx(0.36 * record.best_value, rel=0.5)
+    assert record.defaults_value == pytest.approx(0.36 * record.best_value, rel=0.25)
     assert "best of 25 trials" in record.sentence
     assert "set decoder.gain=" in record.sentence
     # Successive halving: what is behind after a unit is not tried on the others.
@@ -66,24 +65,20 @@ def test_finds_the_known_optimum_and_writes_every_trial(toy: Dataset, tmp_path: 
     assert max(trial.value or -1 for trial in record.trials) == record.best_value
 
 
-def test_a_trial_is_scored_on_validation_segments_that_the_decoder_was_not_handed(toy: Dataset, tmp_path: Path) -> None:
+def test_a_trial_is_scored_as_a_run_is(toy: Dataset, tmp_path: Path) -> None:
+    """On test blocks of a development session, which the decoder was not handed; no fold tests on that session."""
     from sklearn.metrics import r2_score
 
     plan = planned("Gain", toy)
     record = tune(plan, toy, tmp_path, Budget(trials=1, sessions=1))
-    data = SessionBank(toy, lambda _text, _share: None).of(plan, "a0", "pretrain").data
-    assert len(data.validation) == 2
+    prepared = SessionBank(toy, lambda _text, _share: None).of(plan, "a0", "held-out")
+    assert all("a0" not in fold.held_out for fold in toy.folds())
     decoder = plan.decoder()
-    decoder.adapt(data, plan.context(0, lambda _text, _share: None))
-    [scored] = data.validation[1:]
-    guess = decoder.predict(scored.x, data)[scored.warm_up :]
-    assert record.trials[0].unit_values == pytest.approx([r2_score(scored.y[scored.warm_up :], guess)], rel=1e-4)
-    handed, taken = without_scored(data)
-    assert taken == data.validation[1:]
-    assert handed.validation == data.validation[:1]
-    assert handed.key != data.key
-    with pytest.raises(ProtocolError, match="a0 has 1 validation segment, and tuning needs one for the decoder"):
-        without_scored(handed)
+    decoder.adapt(prepared.data, plan.context(0, lambda _text, _share: None))
+    truth = np.concatenate([block.truth for block in prepared.test])
+    guess = np.concatenate([block.scored(decoder.predict(block.x, prepared.data)) for block in prepared.test])
+    guess = prepared.data.normaliser.physical(guess)
+    assert record.trials[0].unit_values == pytest.approx([r2_score(truth, guess)], rel=1e-5)
 
 
 def test_learning_validation_by_heart_wins_nothing(toy: Dataset, tmp_path: Path) -> None:
@@ -266,12 +261,14 @@ def test_some_options_of_the_space_can_be_searched_alone(toy: Dataset, tmp_path:
     record = tune(plan, toy, tmp_path, Budget(trials=3, sessions=1), only=["decoder.gain"])
     assert list(record.space) == list(record.defaults) == ["decoder.gain"]
     assert all(list(trial.params) == ["decoder.gain"] for trial in record.trials)
-    notes: list[str] = []
+    # The whole search has a record of its own, which the other leaves as it is.
     both = planned("Two", toy)
-    assert list(tune(both, toy, tmp_path, Budget(trials=1, sessions=1)).space) == ["decoder.gain", "decoder.channels"]
-    events = TuningEvents(note=notes.append)
-    tune(both, toy, tmp_path, Budget(trials=1, sessions=1), events, only=["decoder.gain"])
-    assert "the search space has changed" in notes[0]
+    whole = tune(both, toy, tmp_path, Budget(trials=2, sessions=1))
+    assert list(whole.space) == ["decoder.gain", "decoder.channels"]
+    notes: list[str] = []
+    tune(both, toy, tmp_path, Budget(trials=1, sessions=1), TuningEvents(note=notes.append), only=["decoder.gain"])
+    assert not notes
+    assert read_tuning(path_of(both, toy, tmp_path)) == whole
 
 
 def test_what_cannot_be_tuned_is_refused(toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
