@@ -219,7 +219,7 @@ class Decoder(ABC):
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Fit to the held-out session, starting from what `pretrain` returned.
 
-        ``session.train`` is there to learn from and ``session.validation`` to choose by, and then to learn from as well.
+        ``session.train`` is there to learn from, ``session.validation`` to choose by and then to learn from as well.
         """
 
     @abstractmethod
