@@ -69,7 +69,3 @@ def test_every_model_had_the_same_budget() -> None:
     assert len({(record.trials_allowed, record.minutes_allowed) for record in records if record.preset == "tiny"}) == 1
     [extra] = [record for record in records if record.preset != "tiny"]
     assert (extra.model, extra.preset, list(extra.space)) == ("poyo", "small", ["train.pretrain.learning_rate"])
-    # Its best trial differs from the default by 2 %, and the default's own trial by what is noise: it was kept.
-    [(name, best)] = (extra.best_params or {}).items()
-    assert extra.defaults[name] == pytest.approx(best, rel=0.05)
-    assert DECODERS.get("poyo")("small").train_options.pretrain.learning_rate == extra.defaults[name]
