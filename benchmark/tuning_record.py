@@ -117,7 +117,7 @@ class TuningRecord(_Part):
             reasons = "; ".join(dict.fromkeys(trial.reason for trial in self.trials if trial.reason))
             return f"{heading}none of {trials} was completed ({reasons or 'more --minutes are needed'})"
         defaults = "not completed" if self.defaults_value is None else f"{self.defaults_value:.3f}"
-        found = f"{heading}best of {trials}: {self.best_value:.3f} on validation (the defaults: {defaults}); "
+        found = f"{heading}best of {trials}: {self.best_value:.3f} on development sessions (the defaults: {defaults}); "
         changed = {name: value for name, value in self.best_params.items() if value != self.defaults[name]}
         if not changed:
             return f"{found}keep the defaults"

@@ -13,7 +13,7 @@ from realmbench.errors import RealmbenchError
 from .application import AsJson, DataRoot, Device, PresetName, ResultsDir, Settings, app
 
 TUNE_EXAMPLES = """
-Search the options that a decoder declares, on validation segments of sessions that no fold holds out.
+Search the options that a decoder declares, on sessions that no fold holds out.
 
 Examples:
 
