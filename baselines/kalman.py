@@ -14,7 +14,6 @@ on validation after a fit to the training part; the last fit is to both. The fil
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -75,6 +74,19 @@ class Movement(NamedTuple):
     y_mean: np.ndarray
 
 
+class Reduced(NamedTuple):
+    """The q <= S numbers per frame that hold all it says of the state, with unit noise.
+
+    Attributes
+    ----------
+    emission : (q, S) of these numbers.
+    projection : (q, m) from a differenced frame to them.
+    """
+
+    emission: np.ndarray
+    projection: np.ndarray
+
+
 class Kalman(Decoder):
     """Stationary Kalman filter with a velocity state and estimated, coloured noise."""
 
@@ -110,7 +122,8 @@ class Kalman(Decoder):
             self._lead = round(self.options.lead_s * session.rate)
             shrinkage, inflation = self._choose(session, context)
             usable = [segment for segment in all_segments(session) if len(segment) > self._shortest]
-            self._settle(self._fit(usable), shrinkage, inflation)
+            fitted = self._fit(usable)
+            self._settle(fitted, _reduced(fitted, shrinkage), inflation)
 
     def _choose(self, session: SessionData, context: Context) -> tuple[float, float]:
         """Return the shrinkage and the inflation with which a fit to the training part does best on validation."""
@@ -118,25 +131,27 @@ class Kalman(Decoder):
         truth = np.concatenate([segment.y[segment.warm_up :] for segment in session.validation])
         best, chosen = -np.inf, None
         shrinkages, inflations = self.options.shrinkages, self.options.inflations
-        for number, (shrinkage, inflation) in enumerate(itertools.product(shrinkages, inflations), 1):
-            self._settle(fitted, shrinkage, inflation)
-            parts = [self._decode(part.x)[part.warm_up :] for part in session.validation]
-            score = r2_axis_mean(truth, np.concatenate(parts))
-            if score > best:
-                best, chosen = score, (shrinkage, inflation)
-            context.on_progress("kalman: choosing the noise", number / (len(shrinkages) * len(inflations)))
+        for number, shrinkage in enumerate(shrinkages, 1):
+            reduced = _reduced(fitted, shrinkage)
+            for inflation in inflations:
+                self._settle(fitted, reduced, inflation)
+                parts = [self._decode(part.x)[part.warm_up :] for part in session.validation]
+                score = r2_axis_mean(truth, np.concatenate(parts))
+                if score > best:
+                    best, chosen = score, (shrinkage, inflation)
+            context.on_progress("kalman: choosing the noise", number / len(shrinkages))
         if chosen is None:
             raise RealmbenchError("kalman: no noise gives a finite validation R2; is the target constant?")
         if len(inflations) > 1 and chosen[1] == max(inflations):
             context.warnings.append(f"kalman: the chosen inflation {chosen[1]:g} is at the edge of its range")
         return chosen
 
-    def _settle(self, fitted: Movement, shrinkage: float, inflation: float) -> None:
-        """Make the filter of a fitted state space and a noise covariance."""
+    def _settle(self, fitted: Movement, reduced: Reduced, inflation: float) -> None:
+        """Make the filter of a fitted state space, its reduced frames and a factor of their noise."""
         self._memory, self._x_mean, self._y_mean = fitted.memory, fitted.x_mean, fitted.y_mean
-        emission, self._projection = _reduced(fitted, shrinkage)
-        noise = inflation * np.eye(len(emission))
-        self._model = LinearGaussian(fitted.transition, fitted.noise, emission, noise)
+        self._projection = reduced.projection
+        noise = inflation * np.eye(len(reduced.emission))
+        self._model = LinearGaussian(fitted.transition, fitted.noise, reduced.emission, noise)
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:
         self.fitted(self._model)
@@ -278,11 +293,11 @@ def _differenced(x: np.ndarray, used: np.ndarray, memory: np.ndarray, mean: np.n
     return values - memory * before
 
 
-def _reduced(fitted: Movement, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return emission (q, S) and projection (q, m) to the q <= S numbers per frame that hold all it says of the state.
+def _reduced(fitted: Movement, shrinkage: float) -> Reduced:
+    """Return a sufficient statistic of the state, for a noise covariance shrunk towards its diagonal.
 
-    With noise covariance U = L L', the projection is the left singular vectors of L^-1 H times L^-1: a sufficient
-    statistic with unit noise, so that a filter of hundreds of values costs no more than one of a few.
+    With noise covariance U = L L', the projection is the left singular vectors of L^-1 H times L^-1: a filter of
+    hundreds of values then costs no more than one of a few.
     """
     from scipy.linalg import solve_triangular
 
@@ -290,7 +305,7 @@ def _reduced(fitted: Movement, shrinkage: float) -> tuple[np.ndarray, np.ndarray
     covariance = (1 - shrinkage) * fitted.residual + shrinkage * np.diag(variances)
     root = np.linalg.cholesky(covariance)
     left, strengths, right = np.linalg.svd(solve_triangular(root, fitted.emission, lower=True), full_matrices=False)
-    return strengths[:, None] * right, solve_triangular(root, left, lower=True, trans="T").T
+    return Reduced(strengths[:, None] * right, solve_triangular(root, left, lower=True, trans="T").T)
 
 
 class _FilterStream(Stream):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from realmbench.artifact import ArtifactStore
-from realmbench.baselines.kalman import Kalman, KalmanSmoother
+from realmbench.baselines.kalman import Kalman, KalmanSmoother, _reduced
 from realmbench.dataset import Dataset, open_dataset
 from realmbench.decoder import Context
 from realmbench.errors import RealmbenchError
@@ -120,9 +120,9 @@ def test_the_noise_is_chosen_by_a_fit_that_has_not_seen_validation(session_maker
     [validation] = session.validation
 
     def best(segments: Sequence[Segment]) -> tuple[float, float]:
-        scores = {}
+        scores, fitted = {}, decoder._fit(segments)
         for pair in itertools.product(decoder.options.shrinkages, decoder.options.inflations):
-            decoder._settle(decoder._fit(segments), *pair)
+            decoder._settle(fitted, _reduced(fitted, pair[0]), pair[1])
             prediction = decoder.predict(validation.x, session)
             scores[pair] = r2_axis_mean(validation.y[validation.warm_up :], prediction[validation.warm_up :])
         return max(scores, key=lambda pair: scores[pair])
