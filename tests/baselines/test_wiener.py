@@ -124,6 +124,20 @@ def test_the_degree_is_chosen_by_fits_that_have_not_seen_validation(session_make
     assert np.isfinite(decoder.arrays()["range"]).all()
 
 
+def test_the_degree_is_chosen_for_a_line_that_has_not_seen_validation(session_maker: Any, context: Context) -> None:
+    """Targets are noise: a flat polynomial mends any line, but of one that knows validation by heart."""
+    session = session_maker(seconds=4.0, channels=20)
+    generator = np.random.default_rng(0)
+    for segment in (*session.train, *session.validation):
+        segment.y[:] = generator.standard_normal(segment.y.shape)
+    decoder = WienerCascade("tiny", {"strengths": [0.1], "histories_s": [0.04], "lag_step": 1, "degrees": [1]})
+    decoder.adapt(session, context)
+    assert np.isfinite(decoder.arrays()["range"]).all()
+    seen = replace(session, train=(*session.train, *session.validation))  # control
+    decoder.adapt(seen, context)
+    assert not np.isfinite(decoder.arrays()["range"]).any()
+
+
 def test_targets_of_the_warm_up_are_not_learnt_from(session_maker: Any, context: Context) -> None:
     session = session_maker()
     options = {"strengths": [30.0], "histories_s": [0.1]}
