@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,18 +41,21 @@ class Preset(BaseModel):
     train: dict[str, Any] = {}
 
 
-def tuned(presets: Mapping[str, Preset], values: Mapping[str, Any]) -> dict[str, Preset]:
-    """Return presets with what tuning found put into ``tiny`` and ``small``; ``paper`` keeps what was published.
+def tuned(
+    presets: Mapping[str, Preset], values: Mapping[str, Any], sizes: Collection[str] = ("tiny", "small")
+) -> dict[str, Preset]:
+    """Return presets with what tuning found put into some of them; ``paper`` keeps what was published.
 
     Parameters
     ----------
     values : by the names of ``--set``, as in ``{"train.finetune.learning_rate": 1e-3}``; `realmbench.tuning.unfrozen`
         compares them with the records in results/tuning.
+    sizes : the presets that take them; those that are not there are left out.
     """
     changed = {}
     for name, preset in presets.items():
         content = copy.deepcopy(preset.model_dump())
-        for key, value in values.items() if name != "paper" else ():
+        for key, value in values.items() if name in sizes else ():
             *parents, last = key.split(".")
             level = content
             for parent in parents:

@@ -2,7 +2,7 @@
 
 The unit of inference is the session. Below `BOOTSTRAP_SESSIONS` sessions intervals are t-intervals on session means,
 from there on a hierarchical bootstrap (sessions, their ten-second blocks, seeds), never narrower than those. Seeds are
-crossed with sessions: all sessions share a seed's luck (one teacher serves them all), so that many sessions cannot
+crossed with sessions: sessions share a seed's luck (one teacher serves all of a fold), so that many sessions cannot
 average it away. With one seed an interval describes those weights and not another training.
 """
 

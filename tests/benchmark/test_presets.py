@@ -24,6 +24,12 @@ def test_tuned_values_reach_small_and_tiny_and_leave_paper_and_the_original_alon
     assert changed["paper"] == presets["paper"] == Preset(train={"a": {"updates": 5}, "b": {"updates": 5}})
 
 
+def test_values_found_at_one_size_stay_there() -> None:
+    presets = {name: Preset(decoder={"dropout": 0.2}) for name in ("tiny", "small")}
+    changed = tuned(presets, {"decoder.dropout": 0.1}, sizes=("small",))
+    assert changed == {"tiny": presets["tiny"], "small": Preset(decoder={"dropout": 0.1})}
+
+
 # A control must differ in nothing but what it controls for.
 FAMILY = (
     *("realm-student", "realm-pooled", "realm-pooled-steady", "realm-teacher", "realm-student-transformer"),
@@ -63,9 +69,10 @@ def test_every_tuning_record_counts(path: Path) -> None:
     assert read_tuning(path).counted
 
 
-def test_every_model_had_the_same_budget() -> None:
+def test_every_model_had_the_same_budget_and_one_a_search_more() -> None:
     """At `tiny`, over the whole space. One search of one option at another size came on top of it (docs/tuning.md)."""
     records = [read_tuning(path) for path in RECORDS]
     assert len({(record.trials_allowed, record.minutes_allowed) for record in records if record.preset == "tiny"}) == 1
     [extra] = [record for record in records if record.preset != "tiny"]
     assert (extra.model, extra.preset, list(extra.space)) == ("poyo", "small", ["train.pretrain.learning_rate"])
+    assert unfrozen(extra, DECODERS.get("poyo")) == []
