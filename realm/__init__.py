@@ -14,8 +14,8 @@ DECODERS = {
         "realmbench.realm.plus_decoder:RealmTeacherPlus",
         "its bidirectional teacher, adapted like it: not causal, an upper reference",
     ),
-    "realm-student-s": Lazy("realmbench.realm.decoders:RealmStudentSmall", "the student at less than half the size"),
-    "realm-student-l": Lazy("realmbench.realm.decoders:RealmStudentLarge", "the student at twice the size"),
+    "realm-student-s": Lazy("realmbench.realm.decoders:RealmStudentSmall", "a smaller student of the same teacher"),
+    "realm-student-l": Lazy("realmbench.realm.decoders:RealmStudentLarge", "a larger student of the same teacher"),
     "realm-student-ahead": Lazy(
         "realmbench.realm.decoders:RealmAhead",
         "the student with a delay: it sees 100 ms, or more or less, of the future",

@@ -33,6 +33,7 @@ from .options import (
     StudentTrainOptions,
     TeacherOptions,
     TeacherTrainOptions,
+    pooled_presets,
     sized,
     stage_presets,
     student_presets,
@@ -79,6 +80,13 @@ class RealmBase(NetworkDecoder):
         sees_all = self.look_ahead_s == float("inf")
         return {"decoder.energy_s": "a network that looks both ways has no causal channel gate"} if sees_all else {}
 
+    def idle_teacher_options(self, updates: int, layers: int) -> dict[str, str]:
+        """Return of `idle_options` what an untrained masked autoencoder, or one of a single block, leaves idle."""
+        idle = {"decoder.drop_path": "a teacher's only block is never left out"} if layers == 1 else {}
+        if not updates:
+            idle["decoder.masking."] = "train.teacher.updates=0 leaves masked autoencoding out"
+        return idle
+
     def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
         """Describe the encoder for sessions of this shape, as causal as the decoder unless said otherwise."""
         options = self.options
@@ -101,12 +109,6 @@ class RealmBase(NetworkDecoder):
         }
         return EncoderConfig(**{**described, **changes})
 
-    def build(self, session: Session) -> nn.Module:
-        return RealmNetwork(RealmEncoder(self.encoder_config(session)), session.outputs)
-
-    def sizes(self) -> Mapping[str, int]:
-        return published_sizes(self.encoder_config(published_session()), is_teacher=False)
-
     def export(self, folder: Path, session: Session, front_end: str) -> None:
         """Write the fitted network so that `realmbench.realm.pretrained.RealmForDecoding` loads it."""
         from .pretrained import save_network
@@ -119,7 +121,7 @@ class RealmBase(NetworkDecoder):
 
 
 class RealmScratch(RealmBase):
-    """Control: the student's network trained on the held-out session alone."""
+    """Control: the student's network trained on the held-out session alone; at ``paper`` the second version's."""
 
     Options: ClassVar[type[BaseModel]] = NetworkOptions
     # Found by `realmbench tune` (results/tuning).
@@ -131,6 +133,12 @@ class RealmScratch(RealmBase):
         "train.weight_decay": Range(1e-4, 1e-1, log=True),
         "decoder.dropout": DROPOUTS,
     }
+
+    def build(self, session: Session) -> nn.Module:
+        return RealmNetwork(RealmEncoder(self.encoder_config(session)), session.outputs, skip=False)
+
+    def sizes(self) -> Mapping[str, int]:
+        return published_sizes(self.encoder_config(published_session()), is_teacher=False, keeps_skip=False)
 
 
 class _Pretrained(RealmBase):
@@ -216,7 +224,7 @@ class RealmPooled(_Pretrained):
 
     Options: ClassVar[type[BaseModel]] = PooledOptions
     TrainOptions: ClassVar[type[BaseModel]] = PooledTrainOptions
-    presets: ClassVar[Mapping[str, Preset]] = stage_presets("student", "finetune")
+    presets: ClassVar[Mapping[str, Preset]] = pooled_presets()
     search_space: ClassVar[Mapping[str, SearchDimension]] = {
         "train.student.learning_rate": Range(3e-4, 1e-2, log=True),
         **FINETUNE_SPACE,
@@ -260,6 +268,14 @@ class RealmStudent(RealmPooled):
 
     def idle_options(self) -> dict[str, str]:
         options, idle = self.options, super().idle_options()
+        updates, layers = self.train_options.teacher.updates, options.teacher_layers or options.layers
+        idle |= self.idle_teacher_options(updates, layers)
+        if not updates:
+            idle["decoder.drop_path"] = "train.teacher.updates=0 does not train the teacher"
+        if options.distillation.from_teacher and options.teacher == "causal":
+            idle.pop("decoder.energy_s", None)  # that of the teacher
+        if options.backbone != "mamba" and not options.distillation.from_teacher:
+            idle["decoder.memory_s"] = f"backbone={options.backbone} has no states, and there is no teacher"
         if not options.distillation.alignment:
             aligned = (f"decoder.distillation.{name}" for name in ("kind", "aligned_layers", "shuffled"))
             idle |= dict.fromkeys(aligned, "decoder.distillation.alignment=0 aligns nothing")
@@ -268,7 +284,8 @@ class RealmStudent(RealmPooled):
             why = "distillation.alignment=0 and distillation.copy_tokenizer=false leave the teacher out"
             idle |= dict.fromkeys(taught, why)
         if options.teacher == "random":
-            idle |= dict.fromkeys(("decoder.masking.", "train.teacher."), "decoder.teacher=random is not trained")
+            trained = ("decoder.masking.", "decoder.drop_path", "train.teacher.")
+            idle |= dict.fromkeys(trained, "decoder.teacher=random is not trained")
         return idle
 
     def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
@@ -384,6 +401,10 @@ class RealmTeacher(_Pretrained):
     def keeps_head(self) -> bool:
         """There is none: the teacher has never seen a label."""
         return False
+
+    def idle_options(self) -> dict[str, str]:
+        idle = self.idle_teacher_options(self.train_options.teacher.updates, self.options.layers)
+        return super().idle_options() | idle
 
     def sizes(self) -> Mapping[str, int]:
         return published_sizes(self.encoder_config(published_session()), is_teacher=True)

@@ -85,7 +85,7 @@ class TeacherOptions(AdaptedOptions):
     Attributes
     ----------
     masking : corruptions of masked autoencoding.
-    drop_path : probability with which the teacher's last block is left out in training.
+    drop_path : probability with which the teacher's last block is left out in training; the first never is.
     """
 
     masking: MaskingOptions = MaskingOptions()
@@ -169,6 +169,7 @@ PAPER_FINETUNE = {**PAPER_STAGE, "updates": 1500, "evaluate_every": 50}
 PAPER_TEACHER = {
     **PAPER_STAGE,
     "updates": 11_000,
+    "evaluate_every": 110,  # with a patience of ten looks, the published 30 epochs
     "batch_size": 384,
     "learning_rate": 1.53e-3,
     "schedule": "exponential",
@@ -181,7 +182,10 @@ PAPER_TEACHER_V1 = {**PAPER_STAGE, "learning_rate": 6.25e-4}
 PAPER_BLOCKS = {"variant": "paper", "energy_s": None, "memory_s": None}
 PAPER_NETWORK = {**PAPER_BLOCKS, "freeze_tokenizer": True}
 PAPER_V2 = {"distillation": {"task": 0.0, "alignment": 1.0, "reconstruction": 1.0}, "fresh_head": True}
-PAPER_V1 = {"distillation": {"task": 1.0, "alignment": 1.0, "reconstruction": 0.1, "aligned_layers": 2}}
+PAPER_V1 = {
+    "distillation": {"task": 1.0, "alignment": 1.0, "reconstruction": 0.1, "aligned_layers": 2},
+    "freeze_tokenizer": False,  # as the command in their first README; the code's default froze four layers
+}
 
 # Found by `realmbench tune` for realm-student (results/tuning). Student, teacher and controls share it: a comparison
 # with a control is of the recipe only if everything else is the same, and one teacher serves all.
@@ -220,6 +224,13 @@ def stage_presets(*stages: str, found: dict[str, Any] | None = None) -> dict[str
     if found is None:
         found = {key: value for key, value in FAMILY.items() if key.startswith(prefixes)}
     return tuned(presets, found)
+
+
+def pooled_presets() -> dict[str, Preset]:
+    """Build the presets of the student's control: its head and skip are fresh or pretrained as the student's are."""
+    base = stage_presets("student", "finetune")
+    versions = {"paper": {"fresh_head": True}, "paper-v1": {"freeze_tokenizer": False}}
+    return {**base, **{name: _with(base["paper"], changes) for name, changes in versions.items()}}
 
 
 def student_presets(

@@ -103,9 +103,7 @@ class _Plus(RealmBase):
         if not self.options.read_in.horizons_s:
             names = ("decoder.read_in.parts", "decoder.read_in.few_s")
             idle |= dict.fromkeys(names, "decoder.read_in.horizons_s is empty: there is no read-in")
-        if not self.train_options.teacher.updates:
-            idle |= {"decoder.masking.": "train.teacher.updates=0 leaves masked autoencoding out"}
-        return idle
+        return idle | self.idle_teacher_options(self.train_options.teacher.updates, self.options.layers)
 
     def sizes(self) -> Mapping[str, int]:
         """There is no published one."""

@@ -14,6 +14,7 @@ from realmbench.decoder import DECODERS, Context
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError
 from realmbench.realm.decoders import (
     RealmAhead,
+    RealmBidirectional,
     RealmPooled,
     RealmScratch,
     RealmStudent,
@@ -210,11 +211,40 @@ def test_options_of_fine_tuning_do_not_apply_to_the_read_out() -> None:
         (RealmTeacher, {"energy_s": 1.0}, {}, "decoder.energy_s: a network that looks both ways"),
         (RealmStudent, {"distillation.alignment": 0, "distillation.kind": "cka"}, {}, "distillation.kind: .*=0 aligns"),
         (RealmStudent, {"teacher": "random"}, {"teacher.updates": 5}, "train.teacher.updates: .*random is not trained"),
+        (RealmStudent, {"teacher": "random", "drop_path": 0.1, "teacher_layers": 2}, {}, "drop_path: .*not trained"),
+        (RealmStudent, {"drop_path": 0.1}, {}, "decoder.drop_path: a teacher's only block"),
+        (RealmTeacher, {"drop_path": 0.1}, {}, "decoder.drop_path: a teacher's only block"),
+        (RealmStudent, {"drop_path": 0.1, "teacher_layers": 2}, {"teacher.updates": 0}, "drop_path: .*does not train"),
+        (
+            RealmStudent,
+            {"masking.share": 0.5},
+            {"teacher.updates": 0},
+            "masking.share: .*leaves masked",
+        ),
+        (
+            RealmTeacher,
+            {"masking.share": 0.5},
+            {"teacher.updates": 0},
+            "masking.share: .*leaves masked",
+        ),
+        (
+            RealmStudent,
+            {"backbone": "gru", "memory_s": 2.0, "distillation.alignment": 0, "distillation.copy_tokenizer": False},
+            {},
+            "decoder.memory_s: backbone=gru has no states",
+        ),
     ],
 )
 def test_options_that_change_nothing_are_refused(model: Any, options: Any, stages: Any, named: str) -> None:
     with pytest.raises(OptionError, match=named):
         model("tiny", options, stages)
+
+
+def test_options_that_change_the_teacher_alone_are_taken() -> None:
+    RealmBidirectional("tiny", {"teacher": "causal", "energy_s": 1.0})
+    RealmStudent("tiny", {"backbone": "gru", "memory_s": 2.0})
+    RealmStudent("tiny", {"drop_path": 0.1, "teacher_layers": 2})
+    RealmTeacher("small", {"drop_path": 0.1}, {"teacher.updates": 0})  # it is fine-tuned with it
 
 
 def test_fresh_head_and_no_skip_in_the_second_version(

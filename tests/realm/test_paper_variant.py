@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from realmbench.decoder import DECODERS
-from realmbench.realm.decoders import RealmStudent
+from realmbench.realm.decoders import RealmPooled, RealmScratch, RealmStudent
 from realmbench.realm.encoder import EncoderConfig, RealmEncoder, RealmNetwork
 from realmbench.realm.mamba2 import BidirectionalMixer, RealmMixer
 
@@ -119,18 +119,33 @@ def test_published_recipes() -> None:
             0.05,
         )
         assert (masking["shortest_s"], masking["longest_s"]) == (0.1, 0.5)  # 10 to 50 steps of 10 ms
-        assert config["decoder"]["freeze_tokenizer"]
         assert config["decoder"]["drop_path"] == 0.1
+    assert second["decoder"]["freeze_tokenizer"]
+    assert not first["decoder"]["freeze_tokenizer"]  # the command in the first version's README freezes nothing
     assert second["decoder"]["fresh_head"]
     assert not first["decoder"]["fresh_head"]
     assert not RealmStudent("paper").zero_shot
     assert RealmStudent("paper-v1").zero_shot
 
 
+@pytest.mark.parametrize("preset", ["paper", "paper-v1"])
+def test_controls_are_of_the_students_recipe(preset: str) -> None:
+    """What the control has of the student's options, it has alike: network, head, tokenizer, both trainings."""
+    student, control = RealmStudent(preset), RealmPooled(preset)
+    for part in ("decoder", "train"):
+        own, theirs = control.config[part], student.config[part]
+        assert own == {name: theirs[name] for name in own}
+    assert control.keeps_head == student.keeps_head
+    assert control.sizes() == student.sizes()
+    if preset == "paper":
+        assert RealmScratch(preset).sizes() == student.sizes()
+
+
 def test_published_learning_rate_of_the_teacher() -> None:
-    """0.3 of the peak at first, the peak after a tenth, then 0.995 per epoch of 300."""
+    """0.3 of the peak at first, the peak after a tenth, then 0.995 per epoch of 300; a patience of 30 epochs."""
     options = RealmStudent("paper").train_options.teacher
     epoch = options.updates / 300
+    assert options.patience * options.evaluate_every == 30 * epoch
     assert options.rate_at(0) / 1.53e-3 == pytest.approx(0.3, abs=1e-3)
     assert options.rate_at(round(30 * epoch)) / 1.53e-3 == pytest.approx(1, abs=1e-3)
     for epochs in (31, 130, 299):
