@@ -287,6 +287,7 @@ def test_pretraining_and_adapting_learn(sessions: list[SessionData], context: Co
 @pytest.mark.parametrize(("rate", "patch_s"), [(50, 0.1), (80, 0.1), (100, 0.1), (100, 0.05)])
 def test_torch_brains_poyo_computes_the_same(rate: int, patch_s: float) -> None:
     """Latents in, predictions out, at the same sizes and with the same weights and periods."""
+    pytest.importorskip("torch_brain", minversion="0.2")
     models = pytest.importorskip("torch_brain.models.poyo")
     reference = models.POYO(
         sequence_length=1.0, latent_step=0.125, num_latents_per_step=3, dim_out=2, dim=16, depth=2, dim_head=8,
