@@ -215,18 +215,8 @@ def test_options_of_fine_tuning_do_not_apply_to_the_read_out() -> None:
         (RealmStudent, {"drop_path": 0.1}, {}, "decoder.drop_path: a teacher's only block"),
         (RealmTeacher, {"drop_path": 0.1}, {}, "decoder.drop_path: a teacher's only block"),
         (RealmStudent, {"drop_path": 0.1, "teacher_layers": 2}, {"teacher.updates": 0}, "drop_path: .*does not train"),
-        (
-            RealmStudent,
-            {"masking.share": 0.5},
-            {"teacher.updates": 0},
-            "masking.share: .*leaves masked",
-        ),
-        (
-            RealmTeacher,
-            {"masking.share": 0.5},
-            {"teacher.updates": 0},
-            "masking.share: .*leaves masked",
-        ),
+        (RealmStudent, {"masking.share": 0.5}, {"teacher.updates": 0}, "masking.share: .*leaves masked"),
+        (RealmTeacher, {"masking.share": 0.5}, {"teacher.updates": 0}, "masking.share: .*leaves masked"),
         (
             RealmStudent,
             {"backbone": "gru", "memory_s": 2.0, "distillation.alignment": 0, "distillation.copy_tokenizer": False},
