@@ -30,8 +30,23 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RealmbenchError(f"cannot write below {path.parent}: {error.strerror or error}") from error
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with FileLock(_lock_of(path)):
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Say whether a process is making what stands at ``path``."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(_lock_of(path), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:

@@ -1,7 +1,8 @@
 """Running a suite on this machine: jobs in processes of their own, finished runs kept, failures listed.
 
 A job is one model on one fold of one dataset with one seed: what shares a pretraining. Jobs that share a teacher wait
-for each other at the artifact store, where the first one trains it. A job that dies takes nothing else with it.
+for each other at the artifact store, where the first one trains it. A job that dies takes nothing else with it. Sweeps
+that write the same results side by side share the jobs: each takes those that no other is running.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from typing import Any, Literal, cast
 
 from .dataset import Dataset, open_dataset
 from .errors import OptionError, RealmbenchError
-from .files import cache_dir, write_text_whole
+from .files import cache_dir, is_locked, locked, write_text_whole
 from .options import parse_settings
 from .plan import Plan, RunRequest, make_plan
 from .records import read_record, record_path, same_code
 from .runner import Events, FailedRunsError, SessionBank, run
 from .seeds import stable_hash
 from .suite import Suite
+
+# Exit code of a job that has said why it failed; Python's own is 1.
+FAILED = 3
 
 
 @dataclass(frozen=True)
@@ -160,14 +164,14 @@ def run_jobs(
     context = multiprocessing.get_context("spawn")  # a forked torch may deadlock in its thread pool
     logs = cache_dir() / "sweeps"
     logs.mkdir(parents=True, exist_ok=True)
-    waiting, outcomes = list(jobs), []
+    place = str(results_dir.resolve())
+    waiting = [(job, logs / f"{stable_hash([job.name, job.data_options, place])}.log") for job in jobs]
+    outcomes: list[Outcome] = []
     running: dict[int, tuple[Job, BaseProcess, Path, float]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < processes:
-                job = waiting.pop(0)
-                log = logs / f"{stable_hash([job.name, job.data_options, str(results_dir)])}.log"
-                log.with_suffix(".json").unlink(missing_ok=True)
+                job, log = waiting.pop(_first_free(waiting))
                 process = context.Process(target=_work, args=(job, results_dir, data_root, log, threads))
                 with _left_to_the_parent():
                     process.start()
@@ -185,6 +189,11 @@ def run_jobs(
     return outcomes
 
 
+def _first_free(waiting: Sequence[tuple[Job, Path]]) -> int:
+    """Return the index of the first job that no other sweep is running; of the first, which waits, if all are."""
+    return next((index for index, (_, log) in enumerate(waiting) if not is_locked(log)), 0)
+
+
 @contextmanager
 def _left_to_the_parent() -> Iterator[None]:
     """Let processes started inside ignore Ctrl-C, which a terminal sends to all: the parent ends them itself."""
@@ -199,11 +208,10 @@ def _left_to_the_parent() -> Iterator[None]:
 
 
 def _outcome(job: Job, exit_code: int | None, log: Path, seconds: float) -> Outcome:
-    verdict = log.with_suffix(".json")
     if exit_code == 0:
         return Outcome(job, "done", seconds, "", log)
-    if verdict.exists():
-        reason = json.loads(verdict.read_text())["reason"]
+    if exit_code == FAILED:
+        reason = json.loads(log.with_suffix(".json").read_text())["reason"]
     else:
         # Killed from outside, most often for want of memory: it could not say why.
         reason = f"the process ended with code {exit_code} without a word (out of memory?)"
@@ -211,8 +219,8 @@ def _outcome(job: Job, exit_code: int | None, log: Path, seconds: float) -> Outc
 
 
 def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, threads: int) -> None:
-    """Run one job in a process of its own; what it prints goes to its log."""
-    with log.open("w", encoding="utf-8", buffering=1) as file:
+    """Run one job in a process of its own, after any other that runs it; what it prints goes to its log."""
+    with locked(log), log.open("w", encoding="utf-8", buffering=1) as file:
         sys.stdout = sys.stderr = file
         try:
             import torch
@@ -234,7 +242,7 @@ def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, thread
             if not isinstance(error, FailedRunsError):
                 traceback.print_exc()
             write_text_whole(log.with_suffix(".json"), json.dumps({"reason": str(error) or type(error).__name__}))
-            sys.exit(1)
+            sys.exit(FAILED)
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:

@@ -77,8 +77,13 @@ class RealmBase(NetworkDecoder):
 
     def idle_options(self) -> dict[str, str]:
         """Return the options that change nothing as the others stand: the beginnings of their names, and why."""
-        sees_all = self.look_ahead_s == float("inf")
-        return {"decoder.energy_s": "a network that looks both ways has no causal channel gate"} if sees_all else {}
+        idle = {"decoder.energy_s": "a network that looks both ways has no causal channel gate"}
+        return {} if self.has_causal_network else idle
+
+    @property
+    def has_causal_network(self) -> bool:
+        """Whether its network, or one that it learns from, is causal."""
+        return self.look_ahead_s < float("inf")
 
     def idle_teacher_options(self, updates: int, layers: int) -> dict[str, str]:
         """Return of `idle_options` what an untrained masked autoencoder, or one of a single block, leaves idle."""
@@ -266,14 +271,17 @@ class RealmStudent(RealmPooled):
         """Only where distillation has trained the head as well."""
         return self.keeps_head and self.options.distillation.task > 0
 
+    @property
+    def has_causal_network(self) -> bool:
+        options = self.options
+        return super().has_causal_network or (options.distillation.from_teacher and options.teacher == "causal")
+
     def idle_options(self) -> dict[str, str]:
         options, idle = self.options, super().idle_options()
         updates, layers = self.train_options.teacher.updates, options.teacher_layers or options.layers
         idle |= self.idle_teacher_options(updates, layers)
         if not updates:
             idle["decoder.drop_path"] = "train.teacher.updates=0 does not train the teacher"
-        if options.distillation.from_teacher and options.teacher == "causal":
-            idle.pop("decoder.energy_s", None)  # that of the teacher
         if options.backbone != "mamba" and not options.distillation.from_teacher:
             idle["decoder.memory_s"] = f"backbone={options.backbone} has no states, and there is no teacher"
         if not options.distillation.alignment:

@@ -227,10 +227,14 @@ def stage_presets(*stages: str, found: dict[str, Any] | None = None) -> dict[str
 
 
 def pooled_presets() -> dict[str, Preset]:
-    """Build the presets of the student's control: its head and skip are fresh or pretrained as the student's are."""
+    """Build the presets of the student's control: of both recipes it has all but the distillation."""
     base = stage_presets("student", "finetune")
-    versions = {"paper": {"fresh_head": True}, "paper-v1": {"freeze_tokenizer": False}}
-    return {**base, **{name: _with(base["paper"], changes) for name, changes in versions.items()}}
+    recipes = {"paper": PAPER_V2, "paper-v1": PAPER_V1}
+    kept = {
+        version: {key: value for key, value in recipe.items() if key != "distillation"}
+        for version, recipe in recipes.items()
+    }
+    return {**base, **{version: _with(base["paper"], changes) for version, changes in kept.items()}}
 
 
 def student_presets(

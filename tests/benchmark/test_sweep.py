@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,22 @@ def test_processes_that_want_the_same_teacher_train_it_once(toy_name: str, tmp_p
     first, second = read_records(results)
     assert [use.hash for use in first.artifacts] == [use.hash for use in second.artifacts]
     assert [use.seconds for use in first.artifacts] == [use.seconds for use in second.artifacts]
+
+
+def test_sweeps_side_by_side_share_the_jobs(toy_name: str, tmp_path: Path) -> None:
+    file, tally, results = tmp_path / "models.py", tmp_path / "tally", tmp_path / "results"
+    file.write_text(
+        "import time\nfrom realmbench.baselines.mean import Mean\n"
+        "class Counts(Mean):\n    'Says that it runs.'\n    def adapt(self, session, context, artifact=None):\n"
+        f"        with open({str(tally)!r}, 'a') as file:\n            file.write('ran ')\n"
+        "        time.sleep(0.5)\n        super().adapt(session, context, artifact)\n"
+    )
+    jobs = plan_jobs(suite(toy_name, f"{file}:Counts", sessions=["a2"], seeds=3), results, None)
+    with ThreadPoolExecutor(2) as sweeps:
+        both = list(sweeps.map(lambda _: run_jobs(jobs, results, None, 1), range(2)))
+    assert [[outcome.status for outcome in outcomes] for outcomes in both] == [["done"] * 3] * 2
+    assert len(read_records(results)) == 3
+    assert tally.read_text().split() == ["ran"] * 3
 
 
 def test_interrupted_sweep_ends_its_jobs_and_keeps_what_is_finished(toy_name: str, tmp_path: Path) -> None:
