@@ -155,8 +155,8 @@ A suite of your own names what is run; what stands above the first [[runs]] hold
     datasets = ["synthetic-reach"]
     set = ["train.updates=500"]
 
-A failed job is listed with its reason and log, the others go on, and the same command tries it again. The same command in a
-second terminal shares the work: each takes jobs that the other has not begun.
+A failed job is listed with its reason and log, the others go on, and the same command tries it again. The same command
+in a second terminal shares the work: each takes jobs that the other has not begun.
 """
 
 
