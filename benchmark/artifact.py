@@ -12,45 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from .errors import RealmbenchError
 from .files import locked, write_text_whole, write_whole
 from .fingerprint import code_of
 from .options import leaves
+from .pretrainings import ArtifactRecord
 from .seeds import stable_hash
-
-
-class ArtifactRecord(BaseModel):
-    """The small record beside every artifact.
-
-    Attributes
-    ----------
-    hash : address; of kind, configuration, data, seed, and the code that trains it.
-    digest : of the arrays themselves (`digest_of`).
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    kind: str
-    hash: str
-    config: dict[str, Any]
-    dataset: str
-    sessions: tuple[str, ...]
-    seed: int
-    parents: tuple[str, ...] = ()
-    parameters: int
-    seconds: float
-    device: str
-    history: list[dict[str, float]]
-    digest: str
-    versions: dict[str, str]
-    created: str
-
-    @property
-    def best_score(self) -> float:
-        """Validation score of the weights that were kept; where training happened, the start is no result."""
-        return max(entry["score"] for entry in self.history[1:] or self.history)
 
 
 @dataclass(frozen=True)

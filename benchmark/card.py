@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .artifact import ArtifactRecord
 from .dataset import DatasetInfo
 from .options import leaves
+from .pretrainings import ArtifactRecord
 from .provenance import Training
 from .records import RunRecord
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .artifact import Artifact, ArtifactRecord, ArtifactStore
+from .artifact import Artifact, ArtifactStore
 from .bank import Events, SessionBank
 from .card import card_of_artifact, card_of_run
 from .dataset import Fold
@@ -24,6 +24,7 @@ from .decoder import DECODERS, Decoder
 from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
 from .files import write_text_whole
 from .plan import Plan
+from .pretrainings import ArtifactRecord
 from .provenance import TRAINING, Training, read_training
 from .records import RunRecord, record_path, write_record
 from .runner import pretrain_on

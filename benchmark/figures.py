@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from .days import FEWEST_DAYS, DayCurve, day_curves
 from .errors import RealmbenchError
 from .files import write_whole
 from .leaderboard import title
+from .learning import Learning, Reached, learning_curves, reached
+from .pretrainings import ArtifactRecord
 from .records import RunRecord
 from .statistics import Comparison
 from .stream_time import FEWEST_STRETCHES, StreamCurve, stream_curves
@@ -24,10 +26,22 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D")
 FORMATS = ("svg", "png", "pdf")
+FILLS = ("full", "none", "left", "right", "top", "bottom")
+STAGE_COLUMNS = 3
+SCORES = "the score is R2, or minus the error where no labels are learnt"
 
 
-def write_figures(records: Sequence[RunRecord], folder: Path, file_format: str = "svg") -> list[Path]:
+def write_figures(
+    records: Sequence[RunRecord],
+    folder: Path,
+    file_format: str = "svg",
+    kept: Mapping[str, ArtifactRecord] | None = None,
+) -> list[Path]:
     """Draw every figure that the records allow, and return the files.
+
+    Parameters
+    ----------
+    kept : how the pretrainings went, by the artifacts' hashes (`realmbench.pretrainings.read_pretrainings`).
 
     Raises
     ------
@@ -35,7 +49,7 @@ def write_figures(records: Sequence[RunRecord], folder: Path, file_format: str =
     """
     if file_format not in FORMATS:
         raise RealmbenchError(f"unknown format {file_format!r}; known: {', '.join(FORMATS)}")
-    written = []
+    kept, written = kept or {}, []
     for comparison, lines in curves(records):
         drawn = [curve for curve in lines if len(curve.points) > 1]
         if drawn:
@@ -47,10 +61,16 @@ def write_figures(records: Sequence[RunRecord], folder: Path, file_format: str =
     for comparison, since_start in stream_curves(records):
         path = folder / f"stream-{_slug(title(comparison))}.{file_format}"
         written.append(_save(stream_figure(comparison, since_start), path))
+    for comparison, learnt in learning_curves(records, kept):
+        path = folder / f"learning-{_slug(title(comparison))}.{file_format}"
+        written.append(_save(learning_figure(comparison, learnt), path))
+    for comparison, ends in reached(records, kept):
+        path = folder / f"reached-{_slug(title(comparison))}.{file_format}"
+        written.append(_save(reached_figure(comparison, ends), path))
     if not written:
         raise RealmbenchError(
             "these records hold neither a calibration curve over a whole set of sessions nor sessions of "
-            f"{FEWEST_DAYS} days nor test blocks of {FEWEST_STRETCHES * 10} s; "
+            f"{FEWEST_DAYS} days nor test blocks of {FEWEST_STRETCHES * 10} s nor pretraining; "
             "run decoders with --protocol calibration-v1, or on more sessions"
         )
     return written
@@ -104,6 +124,56 @@ def stream_figure(comparison: Comparison, lines: Sequence[StreamCurve]) -> Figur
     return figure
 
 
+def learning_figure(comparison: Comparison, lines: Sequence[Learning]) -> Figure:
+    """Draw validation scores against updates, a panel per stage and a line per training."""
+    figure, panels = _stages(lines)
+    for line, look in zip(lines, _looks(lines)):
+        for number, curve in enumerate(line.curves):
+            named = None if number else line.label
+            panels[line.stage].plot(*zip(*curve), label=named, **{**look, "marker": "", "linewidth": 0.8})
+    for stage, axes in panels.items():
+        axes.set_title(stage, fontsize=9)
+        axes.set_xlabel("updates")
+        axes.set_ylabel("validation score")
+    _finish(figure, f"{title(comparison)}\na line per fold and seed; {SCORES}")
+    return figure
+
+
+def reached_figure(comparison: Comparison, lines: Sequence[Reached]) -> Figure:
+    """Draw R2 against the best validation score of a stage, a panel per stage and a dot per fold and seed."""
+    figure, panels = _stages(lines)
+    folds = sorted({fold for line in lines for fold, _, _ in line.points})
+    for line, look in zip(lines, _looks(lines)):
+        for fold, score, r2 in line.points:
+            fill = FILLS[folds.index(fold) % len(FILLS)]
+            panels[line.stage].plot(score, r2, label=line.label, fillstyle=fill, **{**look, "linestyle": ""})
+    for stage, axes in panels.items():
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel(f"best validation score of {stage}")
+        axes.set_ylabel("R2, mean over axes and sessions")
+    _finish(
+        figure,
+        f"{title(comparison)}\na dot per seed, filled otherwise in every fold: compare within one; {SCORES}",
+        from_zero=False,
+    )
+    return figure
+
+
+def _stages(lines: Sequence[Learning | Reached]) -> tuple[Figure, dict[str, Axes]]:
+    """Make a grid of panels, one per stage."""
+    from matplotlib.figure import Figure
+
+    stages = sorted({line.stage for line in lines})
+    columns = min(len(stages), STAGE_COLUMNS)
+    rows = -(-len(stages) // columns)
+    figure = Figure(figsize=(max(7.2, 3.6 * columns), 1.4 + 3.0 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    named = dict(zip(stages, panels))
+    for spare in panels[len(stages) :]:
+        spare.remove()
+    return figure, named
+
+
 def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
     from matplotlib.figure import Figure
 
@@ -111,24 +181,26 @@ def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
     return figure, figure.subplots(1, count, sharey=True, squeeze=False)[0]
 
 
-def _looks(lines: Sequence[Curve | DayCurve | StreamCurve]) -> list[dict[str, Any]]:
-    """Give every line a colour, with another marker where colours come round again; dashes where it looks ahead."""
+def _looks(lines: Sequence[Curve | DayCurve | StreamCurve | Learning | Reached]) -> list[dict[str, Any]]:
+    """Give every method a colour, with another marker where colours come round again; dashes where it looks ahead."""
+    order = {named: number for number, named in enumerate(dict.fromkeys(line.label for line in lines))}
     return [
         {
-            "color": COLOURS[number % len(COLOURS)],
-            "marker": MARKERS[number // len(COLOURS) % len(MARKERS)],
+            "color": COLOURS[order[line.label] % len(COLOURS)],
+            "marker": MARKERS[order[line.label] // len(COLOURS) % len(MARKERS)],
             "markersize": 4,
             "linestyle": "-" if line.causal else "--",
         }
-        for number, line in enumerate(lines)
+        for line in lines
     ]
 
 
-def _finish(figure: Figure, heading: str) -> None:
+def _finish(figure: Figure, heading: str, from_zero: bool = True) -> None:
     """Make axes plain, set the heading, and put one legend of all panels below them."""
     named: dict[str, Any] = {}
     for axes in figure.axes:
-        axes.axhline(0, color="grey", linewidth=0.6)
+        if from_zero:
+            axes.axhline(0, color="grey", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         handles, labels = axes.get_legend_handles_labels()
         named |= {label: handle for label, handle in zip(labels, handles) if label not in named}

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .artifact import ArtifactRecord
 from .errors import RealmbenchError
+from .pretrainings import ArtifactRecord
 
 TRAINING = "realmbench.json"
 

@@ -15,6 +15,7 @@ from .dataset import Dataset, Fold
 from .decoder import Context
 from .errors import RealmbenchError
 from .plan import Plan
+from .pretrainings import keep
 from .records import RunRecord, read_record, record_path, same_code, write_failure, write_record
 from .single_run import SingleRun
 
@@ -60,6 +61,8 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                         artifact = pretrain_on(plan, fold, context, bank)
                     pretraining = False
                     record = SingleRun(plan, fold, session, seed, artifact, bank, events).record()
+                    if record.artifacts:
+                        keep(path.parent, [context.artifacts.record_of(use.hash) for use in record.artifacts])
                     write_record(record, path)
                 except Exception as error:
                     write_failure(path, traceback.format_exc())

@@ -18,6 +18,7 @@ FOLDERS["realm"] = "realmbench.realm"
 FLOOR_1 = {
     "errors", "seeds", "files", "fingerprint", "options", "registry", "recording", "dataset", "metrics", "channels",
     "records", "manifest", "uncertainty", "search", "tuning_record",
+    "pretrainings",
 }  # fmt: skip
 FLOOR_2 = {
     "linear_gaussian",
@@ -53,7 +54,7 @@ FLOOR_4 = {
     "checkpoint",
     "reproduction",
 }
-FLOOR_5 = {"statistics", "differences", "curves", "days", "stream_time", "leaderboard", "figures"}
+FLOOR_5 = {"statistics", "differences", "curves", "days", "stream_time", "learning", "leaderboard", "figures"}
 FLOOR_6 = {"cli", "render", "__init__", "__main__"}
 
 

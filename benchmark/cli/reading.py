@@ -186,18 +186,22 @@ def figures(
     output: Annotated[Path, typer.Option(help="Folder for the files.", callback=a_folder)] = Path("figures"),
     file_format: Annotated[str, typer.Option("--format", help="svg, png or pdf.")] = "svg",
 ) -> None:
-    """Draw every figure that a suite's records allow: R2 by seconds of calibration, by day, and by time in a stream.
+    """Draw every figure that a suite's records allow.
+
+    R2 by seconds of calibration, by day, and by time in a stream; learning curves of pretraining, and R2 by what it
+    reached.
 
     Example: `realmbench figures --suite fewshot-v1 --model realm-student-plus --model gru`
     """
     from realmbench.days import day_curves, in_words
     from realmbench.figures import write_figures
+    from realmbench.pretrainings import read_pretrainings
     from realmbench.render import err, out
     from realmbench.statistics import only
 
-    records = _records_of(results_dir, suite)[1]
+    chosen, records = _records_of(results_dir, suite)
     records = only(records, model) if model else records
-    for path in write_figures(records, output, file_format):
+    for path in write_figures(records, output, file_format, read_pretrainings(results_dir, chosen)):
         err.print(f"Wrote {path}.", markup=False)
     for _, lines in day_curves(records):
         out.print(in_words(lines), markup=False, highlight=False)

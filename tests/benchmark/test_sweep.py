@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from realmbench.artifact import ArtifactRecord
 from realmbench.errors import OptionError, UnknownNameError
 from realmbench.files import cache_dir
+from realmbench.pretrainings import ArtifactRecord
 from realmbench.records import read_records
 from realmbench.suite import Suite
 from realmbench.sweep import Job, plan_jobs, run_jobs

@@ -1,0 +1,119 @@
+"""How pretraining went and what came of it: learning curves, and R2 against what a stage reached. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .pretrainings import ArtifactRecord
+from .records import RunRecord
+from .statistics import HEADLINE, Comparison, comparable, label, methods
+
+
+@dataclass(frozen=True)
+class Learning:
+    """One stage of pretraining as one method, or several that share it, went through it.
+
+    Attributes
+    ----------
+    stage : kind of the artifact that it left.
+    label : the methods.
+    causal : whether one of them is.
+    curves : of every fold and seed the (update, validation score) pairs; what a score is, the stage says.
+    """
+
+    stage: str
+    label: str
+    causal: bool
+    curves: tuple[tuple[tuple[float, float], ...], ...]
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a method's pretraining reached, and what came of it.
+
+    Attributes
+    ----------
+    points : of every fold and seed the fold, the best validation score of the stage, and R2 averaged over the held-out
+        sessions. Folds differ in both, whatever a method does: compare within one.
+    """
+
+    stage: str
+    label: str
+    causal: bool
+    points: tuple[tuple[str, float, float], ...]
+
+
+def learning_curves(
+    records: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord]
+) -> list[tuple[Comparison, list[Learning]]]:
+    """Collect the learning curves of every table, by stage; what methods share appears once.
+
+    Parameters
+    ----------
+    kept : the artifacts whose training is known, by hash.
+    """
+    kept = _trained(kept)
+    found = []
+    for comparison, group in comparable(records):
+        users: dict[str, dict[str, RunRecord]] = {}
+        for method in methods(group).values():
+            for run in method:
+                for use in run.artifacts:
+                    if use.hash in kept:
+                        users.setdefault(use.hash, {}).setdefault(label(run), run)
+        shared: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for address, named in users.items():
+            shared.setdefault((kept[address].kind, tuple(sorted(named))), []).append(address)
+        lines = [
+            Learning(
+                stage=stage,
+                label=names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
+                causal=any(users[addresses[0]][name].causal for name in names),
+                curves=tuple(
+                    tuple((entry["update"], entry["score"]) for entry in kept[address].history)
+                    for address in sorted(addresses)
+                ),
+            )
+            for (stage, names), addresses in sorted(shared.items())
+        ]
+        if lines:
+            found.append((comparison, lines))
+    return found
+
+
+def reached(records: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord]) -> list[tuple[Comparison, list[Reached]]]:
+    """Collect R2 against the score of every stage, for every table: is a better teacher's student better?"""
+    kept = _trained(kept)
+    found = []
+    for comparison, group in comparable(records):
+        lines = []
+        for method in methods(group).values():
+            scores: dict[str, dict[tuple[str, str], list[float]]] = {}
+            for run in method:
+                for use in run.artifacts:
+                    if use.hash in kept:
+                        of_stage = scores.setdefault(use.kind, {})
+                        of_stage.setdefault((run.fold, use.hash), []).append(run.metrics[HEADLINE])
+            lines += [
+                Reached(
+                    stage=stage,
+                    label=label(method[0]),
+                    causal=method[0].causal,
+                    points=tuple(
+                        (fold, kept[address].best_score, float(np.mean(r2)))
+                        for (fold, address), r2 in sorted(of_stage.items())
+                    ),
+                )
+                for stage, of_stage in sorted(scores.items())
+            ]
+        if lines:
+            found.append((comparison, lines))
+    return found
+
+
+def _trained(kept: Mapping[str, ArtifactRecord]) -> dict[str, ArtifactRecord]:
+    """Leave out what was not trained at all: it has a start and no curve."""
+    return {address: record for address, record in kept.items() if len(record.history) > 1}
