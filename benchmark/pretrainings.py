@@ -6,14 +6,15 @@ learning curves that explain it: one per artifact that the runs of a folder have
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from .errors import RealmbenchError
 from .files import locked, write_text_whole
+from .records import read_lines
 
 PRETRAININGS = "pretrainings.jsonl"
 
@@ -28,7 +29,8 @@ class ArtifactRecord(BaseModel):
     history : one dict per validation: ``update``, ``score``, and the mean training ``loss`` since the last one.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    # A score that was not a number stays one: null would not be read back.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     kind: str
     hash: str
@@ -48,7 +50,8 @@ class ArtifactRecord(BaseModel):
     @property
     def best_score(self) -> float:
         """Validation score of the weights that were kept; where training happened, the start is no result."""
-        return max(entry["score"] for entry in self.history[1:] or self.history)
+        scores = [entry["score"] for entry in self.history[1:] or self.history]
+        return max((score for score in scores if math.isfinite(score)), default=math.nan)
 
 
 def keep(folder: Path, used: Iterable[ArtifactRecord]) -> None:
@@ -68,14 +71,7 @@ def read_folder(folder: Path) -> list[ArtifactRecord]:
     ------
     RealmbenchError : the file is damaged; the message names the line.
     """
-    path = folder / PRETRAININGS
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), 1):
-        try:
-            found.append(ArtifactRecord.model_validate_json(line))
-        except ValidationError as error:
-            raise RealmbenchError(f"{path}, line {number}, is no artifact ({error.errors()[0]['msg']})") from error
-    return found
+    return read_lines(folder / PRETRAININGS, ArtifactRecord, "no artifact")
 
 
 def read_pretrainings(results_dir: Path, suite: str) -> dict[str, ArtifactRecord]:

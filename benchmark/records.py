@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,6 +24,7 @@ from .tuning_record import TUNING_FOLDER
 SCHEMA_VERSION = 1
 # Beside the records of a method: which of them were run again, and what came out.
 REPRODUCED = "reproduced.jsonl"
+Line = TypeVar("Line", bound=BaseModel)
 
 
 class _Part(BaseModel):
@@ -286,14 +287,27 @@ def read_reproductions(folder: Path) -> list[Reproduction]:
     ------
     RealmbenchError : the file is damaged; the message names the line.
     """
-    path = folder / REPRODUCED
-    entries = []
+    return read_lines(folder / REPRODUCED, Reproduction, "no reproduction")
+
+
+def read_lines(path: Path, kind: type[Line], otherwise: str) -> list[Line]:
+    """Read a file of one JSON object per line; nothing where there is no file.
+
+    Parameters
+    ----------
+    otherwise : what a line is called that does not fit.
+
+    Raises
+    ------
+    RealmbenchError : a line does not fit; the message names it.
+    """
+    found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), 1):
         try:
-            entries.append(Reproduction.model_validate_json(line))
+            found.append(kind.model_validate_json(line))
         except ValidationError as error:
-            raise RealmbenchError(f"{path}, line {number}, is no reproduction ({error.errors()[0]['msg']})") from error
-    return entries
+            raise RealmbenchError(f"{path}, line {number}, is {otherwise} ({error.errors()[0]['msg']})") from error
+    return found
 
 
 def same_code(folder: Path, first: str, second: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,14 @@ def test_damaged_line_is_named(runs: list[RunRecord], tmp_path: Path) -> None:
     file.write_text(file.read_text() + '{"kind": "realm-teacher"}\n')
     with pytest.raises(RealmbenchError, match="line 3, is no artifact"):
         read_folder(file.parent)
+
+
+def test_a_score_that_was_not_a_number_stays_one(runs: list[RunRecord], tmp_path: Path) -> None:
+    template = next(iter(read_pretrainings(tmp_path, runs[0].suite).values()))
+    keep(tmp_path, [artifact("t1", "teacher", [-1.5, math.nan, -0.7, math.nan], template)])
+    [back] = read_folder(tmp_path)
+    assert [math.isnan(entry["score"]) for entry in back.history] == [False, True, False, True]
+    assert back.best_score == -0.7
 
 
 def test_curves_and_ends_by_hand(runs: list[RunRecord], tmp_path: Path) -> None:
