@@ -6,8 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import RealmbenchError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 def cache_dir() -> Path:
@@ -34,15 +38,16 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def is_locked(path: Path) -> bool:
-    """Say whether a process is making what stands at ``path``."""
+def lock_if_free(path: Path) -> BaseFileLock | None:
+    """Take the lock of `locked`, to be released by the caller; None where another has it."""
     from filelock import FileLock, Timeout
 
+    lock = FileLock(_lock_of(path))
     try:
-        with FileLock(_lock_of(path), timeout=0):
-            return False
+        lock.acquire(timeout=0)
     except Timeout:
-        return True
+        return None
+    return lock
 
 
 def _lock_of(path: Path) -> Path:

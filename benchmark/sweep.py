@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from .dataset import Dataset, open_dataset
 from .errors import OptionError, RealmbenchError
-from .files import cache_dir, is_locked, locked, write_text_whole
+from .files import cache_dir, lock_if_free, write_text_whole
 from .options import parse_settings
 from .plan import Plan, RunRequest, make_plan
 from .records import read_record, record_path, same_code
@@ -32,6 +32,11 @@ from .runner import Events, FailedRunsError, SessionBank, run
 from .seeds import stable_hash
 from .suite import Suite
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+# Seconds until a sweep looks again for jobs that others had begun.
+LOOK_AGAIN_S = 5.0
 # Exit code of a job that has said why it failed; Python's own is 1.
 FAILED = 3
 
@@ -167,31 +172,50 @@ def run_jobs(
     place = str(results_dir.resolve())
     waiting = [(job, logs / f"{stable_hash([job.name, job.data_options, place])}.log") for job in jobs]
     outcomes: list[Outcome] = []
-    running: dict[int, tuple[Job, BaseProcess, Path, float]] = {}
+    running: dict[int, _Running] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < processes:
-                job, log = waiting.pop(_first_free(waiting))
+            while len(running) < processes and (taken := _take(waiting)):
+                job, log, lock = taken
                 process = context.Process(target=_work, args=(job, results_dir, data_root, log, threads))
                 with _left_to_the_parent():
                     process.start()
-                running[process.sentinel] = (job, process, log, time.monotonic())
+                running[process.sentinel] = _Running(job, process, log, lock, time.monotonic())
                 on_start(job)
-            for sentinel in wait(list(running)):
-                job, ended, log, started = running.pop(cast(int, sentinel))
-                ended.join()
-                outcomes.append(_outcome(job, ended.exitcode, log, time.monotonic() - started))
+            if not running:  # all that is left is run by other sweeps
+                time.sleep(LOOK_AGAIN_S)
+            for sentinel in wait(list(running), LOOK_AGAIN_S if waiting else None):
+                ended = running.pop(cast(int, sentinel))
+                ended.process.join()
+                ended.lock.release()
+                outcomes.append(_outcome(ended))
                 on_end(outcomes[-1])
     finally:
-        for _, unfinished, _, _ in running.values():
-            unfinished.terminate()
-            unfinished.join()
+        for unfinished in running.values():
+            unfinished.process.terminate()
+            unfinished.process.join()
+            unfinished.lock.release()
     return outcomes
 
 
-def _first_free(waiting: Sequence[tuple[Job, Path]]) -> int:
-    """Return the index of the first job that no other sweep is running; of the first, which waits, if all are."""
-    return next((index for index, (_, log) in enumerate(waiting) if not is_locked(log)), 0)
+class _Running(NamedTuple):
+    """A job at work, and the lock that keeps other sweeps from it."""
+
+    job: Job
+    process: BaseProcess
+    log: Path
+    lock: BaseFileLock
+    started: float
+
+
+def _take(waiting: list[tuple[Job, Path]]) -> tuple[Job, Path, BaseFileLock] | None:
+    """Take the first job that no other sweep is running; None if there is none."""
+    for index, (job, log) in enumerate(waiting):
+        lock = lock_if_free(log)
+        if lock is not None:
+            del waiting[index]
+            return job, log, lock
+    return None
 
 
 @contextmanager
@@ -207,7 +231,9 @@ def _left_to_the_parent() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _outcome(job: Job, exit_code: int | None, log: Path, seconds: float) -> Outcome:
+def _outcome(ended: _Running) -> Outcome:
+    job, log, exit_code = ended.job, ended.log, ended.process.exitcode
+    seconds = time.monotonic() - ended.started
     if exit_code == 0:
         return Outcome(job, "done", seconds, "", log)
     if exit_code == FAILED:
@@ -219,8 +245,8 @@ def _outcome(job: Job, exit_code: int | None, log: Path, seconds: float) -> Outc
 
 
 def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, threads: int) -> None:
-    """Run one job in a process of its own, after any other that runs it; what it prints goes to its log."""
-    with locked(log), log.open("w", encoding="utf-8", buffering=1) as file:
+    """Run one job in a process of its own; what it prints goes to its log."""
+    with log.open("w", encoding="utf-8", buffering=1) as file:
         sys.stdout = sys.stderr = file
         try:
             import torch
