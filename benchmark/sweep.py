@@ -187,8 +187,8 @@ def run_jobs(
             for sentinel in wait(list(running), LOOK_AGAIN_S if waiting else None):
                 ended = running.pop(cast(int, sentinel))
                 ended.process.join()
-                ended.lock.release()
                 outcomes.append(_outcome(ended))
+                ended.lock.release()  # after its verdict is read: another sweep may try the job again
                 on_end(outcomes[-1])
     finally:
         for unfinished in running.values():
