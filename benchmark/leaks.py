@@ -169,8 +169,10 @@ def gradient_reach(
     largest = 0.0
     for time in times:
         inputs = torch.from_numpy(x).to(device)[None].requires_grad_()
-        output = network(inputs, mask)[0, time].sum()
-        (gradient,) = torch.autograd.grad(output, inputs)
+        # A GPU's own recurrent layers have no gradient outside training.
+        with torch.backends.cudnn.flags(enabled=False):
+            output = network(inputs, mask)[0, time].sum()
+            (gradient,) = torch.autograd.grad(output, inputs)
         beyond = torch.nan_to_num(gradient[0, time + ahead + 1 :].abs(), nan=torch.inf)
         largest = max(largest, float(beyond.max()))
     return largest

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .errors import OptionError
+from .fused_operations import register as register_fused_operations
 
 PACKAGES = (
     "realmbench",
@@ -50,8 +51,12 @@ def device_description(device: str) -> str:
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-def check_device(device: str) -> str:
-    """Return the device if torch can use it.
+def ready_device(device: str) -> str:
+    """Return the device if torch can use it; make a GPU compute as the CPU does.
+
+    Single precision is single precision: a GPU's convolutions and recurrent layers round to ten bits unless told
+    otherwise, more coarsely than a stream may differ from the prediction that was scored. The same seed gives the same
+    numbers where there is a way; torch warns where there is none. Fused kernels are counted as what they consist of.
 
     Raises
     ------
@@ -59,12 +64,20 @@ def check_device(device: str) -> str:
     """
     import torch
 
+    if device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when the first product is computed
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         # Some of torch's messages go on for a page.
         reason = str(error).splitlines()[0].partition(". ")[0][:LONGEST_REASON]
         raise OptionError(f"--device {device} cannot be used here ({reason}); try --device cpu") from error
+    if device.startswith("cuda"):
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
+        register_fused_operations()
     return device
 
 

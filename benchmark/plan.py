@@ -15,7 +15,7 @@ from .errors import OptionError, ProtocolError, unknown_name
 from .files import cache_dir
 from .fingerprint import code_of
 from .front_end import FrontEnd, front_end
-from .machine import check_device, versions
+from .machine import ready_device, versions
 from .options import leaves
 from .protocol import PROTOCOLS, Protocol
 from .seeds import stable_hash
@@ -168,7 +168,7 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
         raise OptionError(f"--suite {request.suite!r}: a suite's name has lower-case letters, digits, dots and hyphens")
     if request.suite == TUNING_FOLDER:
         raise OptionError(f"the folder {TUNING_FOLDER} holds what `realmbench tune` writes; name the suite otherwise")
-    if check_device(request.device) != "cpu" and not decoder_class.accelerated:
+    if ready_device(request.device) != "cpu" and not decoder_class.accelerated:
         raise OptionError(f"{request.model} runs on the CPU alone; leave --device {request.device} out")
     for fold in folds:
         for session in (*(fold.pretrain if decoder.multi_session else ()), *fold.held_out):

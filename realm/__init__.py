@@ -41,4 +41,5 @@ DECODERS = {
 
 BENCHES = {
     "ssd": Lazy("realmbench.realm.speed:SsdBench", "the scan against its dual form, transformers' block, long records"),
+    "stages": Lazy("realmbench.realm.stage_speed:StagesBench", "time and memory of an update of each published stage"),
 }

@@ -46,6 +46,7 @@ FLOOR_4 = {
     "evaluation",
     "cost",
     "machine",
+    "fused_operations",
     "plan",
     "runner",
     "leaks",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from realmbench.artifact import ArtifactStore
 from realmbench.conformance import Report, check_decoder
@@ -32,6 +33,12 @@ def test_decoder_passes_the_short_check(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_decoder_passes_the_whole_check(name: str) -> None:
     assert_conforms(name, check_decoder(name))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", [name for name in NAMES if DECODERS.get(name).accelerated])
+def test_decoder_passes_the_short_check_on_a_gpu(name: str) -> None:
+    assert_conforms(name, check_decoder(name, short=True, device="cuda"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -34,11 +34,11 @@ def bench(
     import torch
 
     from realmbench.bench import BENCHES
-    from realmbench.machine import check_device, device_description, versions
+    from realmbench.machine import device_description, ready_device, versions
     from realmbench.render import print_bench, progress_stage
 
     measured = BENCHES.get(name)()
-    check_device(device)
+    ready_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     with progress_stage() as on_progress:

@@ -227,6 +227,8 @@ Examples:
 
     realmbench check my_decoder.py:MyDecoder --dataset open-field
 
+    realmbench check realm-student gru --short --device cuda
+
     realmbench check open-field
 
 A decoder is trained for a few updates only: the check is of what it is, not of how well it decodes. Exit code 1 means
@@ -246,6 +248,7 @@ def check(
         typer.Option(help="Check models on this front end; by default on all that they accept."),
     ] = None,
     short: Annotated[bool, typer.Option(help="Fewer times and shorter streams; one session of a dataset.")] = False,
+    device: Device = "cpu",
     settings: Settings = None,
     data_root: DataRoot = None,
     as_json: AsJson = False,
@@ -262,8 +265,8 @@ def check(
     subjects: list[Any] = []
     for name in names:
         if is_dataset(name):
-            for option, value in (("dataset", dataset), ("front-end", front_end)):
-                if value is not None:
+            for option, value in (("dataset", dataset), ("front-end", front_end), ("device", device)):
+                if value not in (None, "cpu"):
                     raise OptionError(f"--{option} does not apply to {name}, which is a dataset itself")
             subjects.append(open_dataset(name, data_root, parsed["data"]))
         else:
@@ -277,7 +280,7 @@ def check(
     with progress_stage() as stage:
         for subject in subjects:
             if isinstance(subject, str):
-                reports.append(check_decoder(subject, on_dataset, front_end, short, stage))
+                reports.append(check_decoder(subject, on_dataset, front_end, short, stage, device))
             else:
                 reports.append(check_dataset(subject, short, stage))
             if not as_json:

@@ -40,12 +40,16 @@ class Candidate:
     chain : the front end.
     short : fewer times, shorter streams.
     folder : for artifacts and checkpoints.
+    device : where it is fitted and predicts.
     """
 
-    def __init__(self, model: str, dataset: Dataset | None, chain: FrontEnd, short: bool, folder: Path) -> None:
+    def __init__(
+        self, model: str, dataset: Dataset | None, chain: FrontEnd, short: bool, folder: Path, device: str = "cpu"
+    ) -> None:
         self.cls: type[Decoder] = DECODERS.get(model)
         self.dataset = dataset or Rehearsal()
         self.folder = folder
+        self.device = device
         self.times = 3 if short else 32
         self.stream_frames = 2_000 if short else 10_000
         self.generator = np.random.default_rng(0)
@@ -105,7 +109,7 @@ class Candidate:
     def fit(self, seed: int, place: str) -> Decoder:
         """Pretrain and adapt from nothing."""
         folder = self.folder / place
-        context = Context(seed, "cpu", ArtifactStore(folder / "artifacts", "check", {}), folder / "checkpoints")
+        context = Context(seed, self.device, ArtifactStore(folder / "artifacts", "check", {}), folder / "checkpoints")
         decoder, artifact = self.new(), None
         if decoder.multi_session:
             sessions = [self._prepared(name, "pretrain") for name in self.pretraining_names]

@@ -14,6 +14,8 @@ import numpy as np
 
 from realmbench.dataset import Dataset
 from realmbench.decoder import DECODERS, Decoder
+from realmbench.errors import OptionError
+from realmbench.machine import ready_device
 
 from .candidate import Candidate, accepted_front_ends
 from .causality import CAUSALITY
@@ -31,6 +33,7 @@ def check_decoder(
     chain: str | None = None,
     short: bool = False,
     on_progress: Callable[[str, float], None] = lambda _text, _share: None,
+    device: str = "cpu",
 ) -> Report:
     """Run every check on a decoder.
 
@@ -40,18 +43,21 @@ def check_decoder(
     dataset : its first fold is used; None takes a small simulated one.
     chain : name of a front end; None takes all that the decoder accepts.
     short : fewer times and shorter streams, for continuous integration.
+    device : where it is fitted and predicts; what is saved there is loaded on the CPU and must predict the same.
 
     Raises
     ------
-    RealmbenchError : unknown model, or one that no front end serves.
+    RealmbenchError : unknown model or device, one that does not run there, or one that no front end serves.
     """
+    if ready_device(device) != "cpu" and not DECODERS.get(model).accelerated:
+        raise OptionError(f"{model} runs on the CPU alone; leave --device {device} out")
     checks: list[Check] = []
     chains = accepted_front_ends(model, chain)
     for place, each in enumerate(chains):
         # The contract is one; causality, and the stream that proves it, are of every front end.
         wanted = {**CONTRACT, **CAUSALITY} if place == 0 else {**AGAIN, **CAUSALITY}
         with tempfile.TemporaryDirectory() as folder:
-            candidate = Candidate(model, dataset, each, short, Path(folder))
+            candidate = Candidate(model, dataset, each, short, Path(folder), device)
             for number, (name, function) in enumerate(wanted.items()):
                 on_progress(f"{model}, {each.name}: {name}", (place + number / len(wanted)) / len(chains))
                 title = f"{name}, {each.name}" if place else name

@@ -48,6 +48,9 @@ def test_check_reports_and_exits_by_the_verdict(tmp_path: Path, toy_name: str) -
     assert bad.returncode == 1
     [report] = json.loads(bad.stdout)
     assert [check["name"] for check in report["checks"] if check["status"] == "fail"] == ["save and load"]
+    refused = realmbench("check", toy_name, "--device", "meta", folder=tmp_path)
+    assert refused.returncode
+    assert "--device does not apply to" in refused.stderr
 
 
 def test_compare_and_figures_read_what_runs_wrote(tmp_path: Path, toy_name: str) -> None:

@@ -249,3 +249,10 @@ def test_front_end_can_be_chosen(tmp_path: Path) -> None:
 def test_unknown_model_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'wiener'"):
         check_decoder("wienr")
+
+
+def test_device_that_a_decoder_cannot_use_is_refused() -> None:
+    with pytest.raises(OptionError, match="wiener runs on the CPU alone"):
+        check_decoder("wiener", short=True, device="meta")
+    with pytest.raises(OptionError, match="--device nowhere cannot be used here"):
+        check_decoder("gru", short=True, device="nowhere")

@@ -9,6 +9,7 @@ from realmbench.bench import BENCHES, ratio, time_in_turns
 from realmbench.realm.mamba2 import Mixer
 from realmbench.realm.sizes import CHANNELS
 from realmbench.realm.speed import _blocks, _both_ways, _dual_form, paper_network
+from realmbench.realm.stage_speed import CPU_WINDOWS, Case, Watch, time_stages
 
 
 def test_only_the_scan_is_exchanged() -> None:
@@ -59,3 +60,30 @@ def test_bench_measures_everything_once() -> None:
         "no scan",
     ]
     assert len(report.sentences) == 5
+
+
+def test_watch_tells_stages_and_updates_apart() -> None:
+    watch = Watch("cpu")
+    for text in ("teacher: a", "teacher: b", "teacher: c", "student: a", "student: b", "fine-tuning on s: a"):
+        watch(text, 0.5)
+    assert {stage: len(times.seconds) for stage, times in watch.stages.items()} == {
+        "teacher": 2,
+        "student": 1,
+        "finetune": 0,
+    }
+    assert all(times.memory_gb is None for times in watch.stages.values())
+
+
+@pytest.mark.slow
+def test_stages_are_those_of_the_recipe() -> None:
+    before = Mixer.scan
+    found = time_stages("paper", Case("float32", False), "cpu", rounds=2)
+    assert {stage: (times.windows, times.updates, len(times.seconds)) for stage, times in found.items()} == {
+        "teacher": (384, 11_000, 2),
+        "student": (32, 20_000, 2),
+        "finetune": (32, 1_500, 2),
+    }
+    assert [times.scale for times in found.values()] == [384 / CPU_WINDOWS, 32 / CPU_WINDOWS, 32 / CPU_WINDOWS]
+    # The bidirectional teacher's network takes more than the student's fine-tuning, on as many windows.
+    assert found["teacher"].median > found["finetune"].median > 0
+    assert Mixer.scan is before
