@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from .dataset import Dataset, open_dataset
+from .decoder import DECODERS
 from .errors import OptionError, RealmbenchError
 from .files import cache_dir, lock_if_free, write_text_whole
 from .options import parse_settings
@@ -80,8 +81,14 @@ class Outcome:
     log: Path
 
 
-def plan_jobs(suite: Suite, results_dir: Path, data_root: Path | None, fresh: bool = False) -> list[Job]:
+def plan_jobs(
+    suite: Suite, results_dir: Path, data_root: Path | None, fresh: bool = False, device: str | None = None
+) -> list[Job]:
     """Resolve a suite into jobs, refusing before anything is computed what cannot be run.
+
+    Parameters
+    ----------
+    device : where decoders run that can use another device than the CPU, instead of where the suite says.
 
     Raises
     ------
@@ -103,7 +110,7 @@ def plan_jobs(suite: Suite, results_dir: Path, data_root: Path | None, fresh: bo
             preset=entry.preset,
             sessions=entry.sessions,
             seeds=entry.seeds,
-            device=entry.device,
+            device=device if device is not None and DECODERS.get(model).accelerated else entry.device,
             options=settings["decoder"],
             train=settings["train"],
             suite=suite.name,

@@ -144,6 +144,8 @@ Examples:
 
     realmbench sweep my_suite.toml --processes 8 --data-root DIR
 
+    realmbench sweep fewshot-small-v1 --processes 16 --device cuda
+
 A suite of your own names what is run; what stands above the first [[runs]] holds for all of them:
 
     name = "mine"
@@ -178,6 +180,10 @@ def sweep(
     threads: Annotated[int, typer.Option(help="Torch threads of each; small networks are fastest with one.")] = 1,
     dry_run: Annotated[bool, typer.Option(help="List the jobs and what of them is recorded, and stop.")] = False,
     fresh: Annotated[bool, typer.Option(help="Run again what is finished.")] = False,
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Device of the decoders that can use one, instead of the suite's; the others keep the CPU."),
+    ] = None,
     data_root: DataRoot = None,
     results_dir: ResultsDir = Path("results"),
     as_json: AsJson = False,
@@ -190,7 +196,7 @@ def sweep(
     from realmbench.sweep import as_dict, plan_jobs, run_jobs
 
     wanted = read_suite(suite).only(model or (), dataset or ())
-    jobs = plan_jobs(wanted, results_dir, data_root, fresh)
+    jobs = plan_jobs(wanted, results_dir, data_root, fresh, device)
     if dry_run:
         if as_json:
             rows = [{"job": job.name, "runs": len(job.sessions), "recorded": job.recorded} for job in jobs]

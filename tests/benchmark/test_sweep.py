@@ -54,6 +54,13 @@ def test_a_job_is_a_fold_and_a_seed(toy_name: str, tmp_path: Path) -> None:
     assert jobs[0].name.endswith("blocked-v1, bands50, fold a, seed 0")
 
 
+def test_device_is_for_decoders_that_can_use_it(toy_name: str, tmp_path: Path) -> None:
+    jobs = plan_jobs(suite(toy_name, "wiener", "gru"), tmp_path, None, device="meta")
+    assert {(job.request.model, job.request.device) for job in jobs} == {("wiener", "cpu"), ("gru", "meta")}
+    with pytest.raises(OptionError, match=r"suite swept, gru on .*--device nowhere cannot be used here"):
+        plan_jobs(suite(toy_name, "wiener", "gru"), tmp_path, None, device="nowhere")
+
+
 def test_what_cannot_be_run_is_refused_before_anything_runs(toy_name: str, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"suite swept, wienr on .*Did you mean 'wiener'"):
         plan_jobs(suite(toy_name, "mean", "wienr"), tmp_path, None)
