@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -69,6 +70,7 @@ class Row:
     training_seconds, training_seconds_with_artifacts : mean over sessions of the median over seeds, which a machine
         that was busy during one of them does not move; pretraining is counted whole in the latter.
     latency_p50_us, latency_p95_us : of the run whose steps were least disturbed by what else the machine did.
+    device : where most of the runs took place; seconds and step times are of these alone.
     """
 
     label: str
@@ -96,6 +98,7 @@ class Row:
     flops_per_step: int | None
     latency_p50_us: float | None
     latency_p95_us: float | None
+    device: str
 
     @property
     def fraction_of_ceiling(self) -> float | None:
@@ -242,7 +245,9 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
     sums = sums_of(by_session)
     calibrations = [record.calibration_s for record in records if record.calibration_s is not None]
     # Every run of a method steps the same network: what differs is what else the machine did.
-    latencies = [record.latency for record in records if record.latency is not None]
+    [(device, _)] = Counter(record.device for record in records).most_common(1)
+    timed = [record for record in records if record.device == device]
+    latencies = [record.latency for record in timed if record.latency is not None]
     latency = min(latencies, key=lambda each: (each.p95, each.p50), default=None)
     first = records[0]
     return Row(
@@ -268,14 +273,15 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
         input_kbit_s=None
         if first.sampled_kbit_s is None or first.frames_kbit_s is None
         else (first.sampled_kbit_s, first.frames_kbit_s),
-        training_seconds=_usual(records, lambda record: record.training_seconds),
-        training_seconds_with_artifacts=_usual(records, lambda record: record.training_seconds_with_artifacts),
+        training_seconds=_usual(timed, lambda record: record.training_seconds),
+        training_seconds_with_artifacts=_usual(timed, lambda record: record.training_seconds_with_artifacts),
         # The first records counted matrix products alone; half a count is shown as none.
         flops_per_step=None
         if first.flops_elementwise is None or first.flops_uncounted
         else first.flops_per_step + first.flops_elementwise,
         latency_p50_us=None if latency is None else latency.p50,
         latency_p95_us=None if latency is None else latency.p95,
+        device=device,
     )
 
 
@@ -349,6 +355,11 @@ def in_words(comparison: Comparison, rows: Sequence[Row]) -> str:
         sentences.append(f"These are scores with {span} of calibration.")
     if mixed := [row.label for row in rows if row.codes > 1]:
         sentences.append(f"Made by several versions of the code: {', '.join(mixed)}; run them again.")
+    if len(devices := sorted({row.device for row in rows})) > 1:
+        places = (f"{device} ({', '.join(row.label for row in rows if row.device == device)})" for device in devices)
+        sentences.append(
+            f"Seconds and step times are of different devices and not to be compared: {'; '.join(places)}."
+        )
     if partial := [f"{', '.join(map(str, row.left_out))} of {row.label}" for row in rows if row.left_out]:
         sentences.append(f"Seeds that not every session has are left out: {'; '.join(partial)}.")
     if missing := [row.label for row in rows if row.r2 is None]:

@@ -90,6 +90,24 @@ def test_one_busy_hour_moves_neither_seconds_nor_step_times(template: RunRecord)
     assert (row.latency_p50_us, row.latency_p95_us) == (11, 70)
 
 
+def test_seconds_of_different_devices_are_neither_mixed_nor_compared(template: RunRecord) -> None:
+    def runs(model: str, *spent: tuple[str, int, str, float]) -> list[RunRecord]:
+        return [
+            record(template, model, session, seed, 0.5, device=device, seconds={"fit": taken}, artifacts=[])
+            for session, seed, device, taken in spent
+        ]
+
+    slow = runs("slow", ("s", 0, "CPU", 10.0), ("t", 0, "CPU", 10.0))
+    mixed = runs("mixed", ("s", 0, "GPU", 1.0), ("t", 0, "GPU", 3.0), ("s", 1, "GPU", 1.0), ("t", 1, "CPU", 500.0))
+    [(comparison, rows)] = compare([*slow, *mixed])
+    by_model = {row.model: row for row in rows}
+    assert (by_model["mixed"].device, by_model["mixed"].training_seconds) == ("GPU", 2.0)
+    assert by_model["slow"].training_seconds == 10.0
+    assert "not to be compared: CPU (slow (tiny)); GPU (mixed (tiny))." in in_words(comparison, rows)
+    [(comparison, rows)] = compare(slow)
+    assert "different devices" not in in_words(comparison, rows)
+
+
 def test_what_a_suite_lists_and_nobody_ran_is_named(template: RunRecord) -> None:
     records = [record(template, "m", session, 0, 0.3) for session in "st"]
     expected = [(template.dataset, "m"), (template.dataset, "n"), ("other", "m"), (template.dataset, "n")]
