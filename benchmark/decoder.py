@@ -93,12 +93,15 @@ class Context:
     ) -> Path:
         """Return the file for a stage's unfinished training, named by everything that shapes it.
 
+        The device is part of that: another one draws dropout and masks otherwise.
+
         Parameters
         ----------
         sources : as of `ArtifactStore.key`.
         """
         key = self.artifacts.key(stage, config, [session.key for session in sessions], self.seed, sources)
-        return self.checkpoints / f"{stage.replace(' ', '-')}-{key}.pt"
+        place = "" if self.device == "cpu" else f"-{self.device.partition(':')[0]}"
+        return self.checkpoints / f"{stage.replace(' ', '-')}-{key}{place}.pt"
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import Any
 
 # Per unit of a cell: sums of both products' gates, sigmoids and tangents, and what joins them; biases count nowhere.
 GRU_CELL, LSTM_CELL = 10, 13
-# Per number and per row: square, mean and product; a small number added, and the root.
+# Per number and per row: square, mean and product; a small number added, and the root. A gain is one more per number.
 RMS_NORM, RMS_NORM_ROW = 3, 2
 
 
@@ -26,9 +26,12 @@ def lstm_cell(input_gates: Sequence[int], hidden_gates: Sequence[int], cell: Seq
     return LSTM_CELL * math.prod(cell)
 
 
-def rms_norm(x: Sequence[int], normalized: Sequence[int], *_: Any, **__: Any) -> int:
-    """Count the operations of a fused root-mean-square norm without gain."""
-    return RMS_NORM * math.prod(x) + RMS_NORM_ROW * math.prod(x) // math.prod(normalized)
+def rms_norm(
+    x: Sequence[int], normalized: Sequence[int], weight: Sequence[int] | None = None, *_: Any, **__: Any
+) -> int:
+    """Count the operations of a fused root-mean-square norm."""
+    per_number = RMS_NORM + (weight is not None)
+    return per_number * math.prod(x) + RMS_NORM_ROW * math.prod(x) // math.prod(normalized)
 
 
 def register() -> None:

@@ -55,8 +55,9 @@ def ready_device(device: str) -> str:
     """Return the device if torch can use it; make a GPU compute as the CPU does.
 
     Single precision is single precision: a GPU's convolutions and recurrent layers round to ten bits unless told
-    otherwise, more coarsely than a stream may differ from the prediction that was scored. The same seed gives the same
-    numbers where there is a way; torch warns where there is none. Fused kernels are counted as what they consist of.
+    otherwise, more coarsely than a stream may differ from the prediction that was scored. Torch's own kernels give the
+    same numbers to the same seed where there is a way, and it warns where there is none. Fused kernels are counted as
+    what they consist of.
 
     Raises
     ------

@@ -70,7 +70,8 @@ class Row:
     training_seconds, training_seconds_with_artifacts : mean over sessions of the median over seeds, which a machine
         that was busy during one of them does not move; pretraining is counted whole in the latter.
     latency_p50_us, latency_p95_us : of the run whose steps were least disturbed by what else the machine did.
-    device : where most of the runs took place; seconds and step times are of these alone.
+    devices : where the runs took place, that of most of them first; seconds and step times are of these alone (what
+        pretraining took was perhaps on another).
     """
 
     label: str
@@ -98,7 +99,7 @@ class Row:
     flops_per_step: int | None
     latency_p50_us: float | None
     latency_p95_us: float | None
-    device: str
+    devices: tuple[str, ...]
 
     @property
     def fraction_of_ceiling(self) -> float | None:
@@ -245,8 +246,8 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
     sums = sums_of(by_session)
     calibrations = [record.calibration_s for record in records if record.calibration_s is not None]
     # Every run of a method steps the same network: what differs is what else the machine did.
-    [(device, _)] = Counter(record.device for record in records).most_common(1)
-    timed = [record for record in records if record.device == device]
+    devices = tuple(device for device, _ in Counter(record.device for record in records).most_common())
+    timed = [record for record in records if record.device == devices[0]]
     latencies = [record.latency for record in timed if record.latency is not None]
     latency = min(latencies, key=lambda each: (each.p95, each.p50), default=None)
     first = records[0]
@@ -281,7 +282,7 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
         else first.flops_per_step + first.flops_elementwise,
         latency_p50_us=None if latency is None else latency.p50,
         latency_p95_us=None if latency is None else latency.p95,
-        device=device,
+        devices=devices,
     )
 
 
@@ -355,8 +356,9 @@ def in_words(comparison: Comparison, rows: Sequence[Row]) -> str:
         sentences.append(f"These are scores with {span} of calibration.")
     if mixed := [row.label for row in rows if row.codes > 1]:
         sentences.append(f"Made by several versions of the code: {', '.join(mixed)}; run them again.")
-    if len(devices := sorted({row.device for row in rows})) > 1:
-        places = (f"{device} ({', '.join(row.label for row in rows if row.device == device)})" for device in devices)
+    if len(devices := sorted({device for row in rows for device in row.devices})) > 1:
+        timed = {device: [row.label for row in rows if row.devices[0] == device] for device in devices}
+        places = (f"{device} ({', '.join(labels) or 'none'})" for device, labels in timed.items())
         sentences.append(
             f"Seconds and step times are of different devices and not to be compared: {'; '.join(places)}."
         )

@@ -97,6 +97,7 @@ def plan_jobs(
     jobs: list[Job] = []
     places: set[Path] = set()
     opened: dict[str, Dataset] = {}
+    moved = False
     for entry, dataset_name, model in suite.pairs():
         settings = parse_settings(list(entry.settings))
         key = json.dumps([dataset_name, settings["data"]], sort_keys=True)
@@ -110,13 +111,15 @@ def plan_jobs(
             preset=entry.preset,
             sessions=entry.sessions,
             seeds=entry.seeds,
-            device=device if device is not None and DECODERS.get(model).accelerated else entry.device,
+            device=entry.device,
             options=settings["decoder"],
             train=settings["train"],
             suite=suite.name,
             fresh=fresh,
         )
         try:
+            if device is not None and DECODERS.get(model).accelerated:
+                request, moved = replace(request, device=device), True
             plan = make_plan(request, dataset)
         except RealmbenchError as error:
             raise type(error)(f"suite {suite.name}, {model} on {dataset_name}: {error}") from error
@@ -142,6 +145,8 @@ def plan_jobs(
                         recorded=0 if fresh else recorded,
                     )
                 )
+    if device is not None and not moved:
+        raise OptionError(f"--device {device}: no model that is to run can use it; leave it out")
     return jobs
 
 

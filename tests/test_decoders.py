@@ -81,3 +81,5 @@ def test_decoders_that_look_alike_keep_their_unfinished_training_apart(session_m
         context.checkpoint("fit", DECODERS.get(name)("tiny").identity, [session]) for name in ("gru", "lstm", "bigru")
     }
     assert len(paths) == 3
+    on_gpu = Context(0, "cuda:1", ArtifactStore(tmp_path, "code", {}), tmp_path)
+    assert on_gpu.checkpoint("fit", DECODERS.get("gru")("tiny").identity, [session]) not in paths

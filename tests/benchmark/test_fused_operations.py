@@ -26,6 +26,8 @@ def test_norm_counts_as_its_parts() -> None:
     counted = count_flops(lambda: nn.functional.rms_norm(x, (16,), eps=1e-5))
     assert counted.uncounted == ()
     assert rms_norm(x.shape, (16,), None, eps=1e-5) == counted.elementwise
+    with_gain = nn.RMSNorm(16)
+    assert rms_norm(x.shape, (16,), (16,), None) == count_flops(lambda: with_gain(x)).elementwise
 
 
 def test_formulas_are_handed_over_once() -> None:

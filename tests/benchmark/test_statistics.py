@@ -101,9 +101,10 @@ def test_seconds_of_different_devices_are_neither_mixed_nor_compared(template: R
     mixed = runs("mixed", ("s", 0, "GPU", 1.0), ("t", 0, "GPU", 3.0), ("s", 1, "GPU", 1.0), ("t", 1, "CPU", 500.0))
     [(comparison, rows)] = compare([*slow, *mixed])
     by_model = {row.model: row for row in rows}
-    assert (by_model["mixed"].device, by_model["mixed"].training_seconds) == ("GPU", 2.0)
+    assert (by_model["mixed"].devices, by_model["mixed"].training_seconds) == (("GPU", "CPU"), 2.0)
     assert by_model["slow"].training_seconds == 10.0
     assert "not to be compared: CPU (slow (tiny)); GPU (mixed (tiny))." in in_words(comparison, rows)
+    assert "not to be compared: CPU (none); GPU (mixed (tiny))." in in_words(*compare(mixed)[0])
     [(comparison, rows)] = compare(slow)
     assert "different devices" not in in_words(comparison, rows)
 

@@ -59,6 +59,10 @@ def test_device_is_for_decoders_that_can_use_it(toy_name: str, tmp_path: Path) -
     assert {(job.request.model, job.request.device) for job in jobs} == {("wiener", "cpu"), ("gru", "meta")}
     with pytest.raises(OptionError, match=r"suite swept, gru on .*--device nowhere cannot be used here"):
         plan_jobs(suite(toy_name, "wiener", "gru"), tmp_path, None, device="nowhere")
+    with pytest.raises(OptionError, match="--device cuda: no model that is to run can use it"):
+        plan_jobs(suite(toy_name, "wiener"), tmp_path, None, device="cuda")
+    with pytest.raises(UnknownNameError, match="suite swept, wienr on"):
+        plan_jobs(suite(toy_name, "wienr"), tmp_path, None, device="cuda")
 
 
 def test_what_cannot_be_run_is_refused_before_anything_runs(toy_name: str, tmp_path: Path) -> None:

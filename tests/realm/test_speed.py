@@ -9,7 +9,7 @@ from realmbench.bench import BENCHES, ratio, time_in_turns
 from realmbench.realm.mamba2 import Mixer
 from realmbench.realm.sizes import CHANNELS
 from realmbench.realm.speed import _blocks, _both_ways, _dual_form, paper_network
-from realmbench.realm.stage_speed import CPU_WINDOWS, Case, Watch, time_stages
+from realmbench.realm.stage_speed import CPU_WINDOWS, Case, StagesBench, Watch, time_stages
 
 
 def test_only_the_scan_is_exchanged() -> None:
@@ -72,6 +72,21 @@ def test_watch_tells_stages_and_updates_apart() -> None:
         "finetune": 0,
     }
     assert all(times.memory_gb is None for times in watch.stages.values())
+
+
+def test_stage_for_which_memory_runs_out_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_small(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr("realmbench.realm.decoders.pretrain_teacher", too_small)
+    found = time_stages("paper", Case("float32", False), "cpu", rounds=2)
+    assert {stage: (times.windows, times.seconds) for stage, times in found.items()} == {"teacher": (384, [])}
+    result = StagesBench().measure("cpu", 1, lambda _text, _share: None)
+    assert [row[:3] + row[4:] for row in result.tables[0].rows] == [
+        [recipe, "teacher", windows, "out of memory", ""] for recipe, windows in (("paper", "384"), ("paper-v1", "32"))
+    ]
+    assert "What comes after a stage for which memory ran out is not timed." in result.sentences
+    assert not any("hours" in sentence for sentence in result.sentences)
 
 
 @pytest.mark.slow
