@@ -168,13 +168,23 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
         raise OptionError(f"--suite {request.suite!r}: a suite's name has lower-case letters, digits, dots and hyphens")
     if request.suite == TUNING_FOLDER:
         raise OptionError(f"the folder {TUNING_FOLDER} holds what `realmbench tune` writes; name the suite otherwise")
-    if ready_device(request.device) != "cpu" and not decoder_class.accelerated:
-        raise OptionError(f"{request.model} runs on the CPU alone; leave --device {request.device} out")
+    ready_for(request.model, decoder_class, request.device)
     for fold in folds:
         for session in (*(fold.pretrain if decoder.multi_session else ()), *fold.held_out):
             dataset.require(session)
     code = code_of((decoder_class.__module__, *decoder_class.depends_on))
     return Plan(request, decoder_class, protocol, chosen, folds, decoder.config, code)
+
+
+def ready_for(model: str, decoder_class: type[Decoder], device: str) -> None:
+    """Make a device ready for a decoder.
+
+    Raises
+    ------
+    OptionError : unknown device, or a decoder that runs on the CPU alone.
+    """
+    if ready_device(device) != "cpu" and not decoder_class.accelerated:
+        raise OptionError(f"{model} runs on the CPU alone; leave --device {device} out")
 
 
 def _front_end(request: RunRequest, protocol: Protocol, decoder: Decoder) -> FrontEnd:

@@ -271,8 +271,9 @@ def check(
     subjects: list[Any] = []
     for name in names:
         if is_dataset(name):
-            for option, value in (("dataset", dataset), ("front-end", front_end), ("device", device)):
-                if value not in (None, "cpu"):
+            moved = None if device == "cpu" else device
+            for option, value in (("dataset", dataset), ("front-end", front_end), ("device", moved)):
+                if value is not None:
                     raise OptionError(f"--{option} does not apply to {name}, which is a dataset itself")
             subjects.append(open_dataset(name, data_root, parsed["data"]))
         else:

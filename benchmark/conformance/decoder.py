@@ -14,8 +14,7 @@ import numpy as np
 
 from realmbench.dataset import Dataset
 from realmbench.decoder import DECODERS, Decoder
-from realmbench.errors import OptionError
-from realmbench.machine import ready_device
+from realmbench.plan import ready_for
 
 from .candidate import Candidate, accepted_front_ends
 from .causality import CAUSALITY
@@ -49,8 +48,7 @@ def check_decoder(
     ------
     RealmbenchError : unknown model or device, one that does not run there, or one that no front end serves.
     """
-    if ready_device(device) != "cpu" and not DECODERS.get(model).accelerated:
-        raise OptionError(f"{model} runs on the CPU alone; leave --device {device} out")
+    ready_for(model, DECODERS.get(model), device)
     checks: list[Check] = []
     chains = accepted_front_ends(model, chain)
     for place, each in enumerate(chains):
