@@ -112,7 +112,12 @@ def reproduce(
         raise RealmbenchError(f"{recorded.name}: presets or options are not what they were: {_changed(plan, record)}")
     bank = SessionBank(dataset, events.stage)
     if bank.of(plan, record.session, "held-out").data.key != record.data_key:
-        raise RealmbenchError(f"{recorded.name}: the data, their split or the front end have changed since")
+        made_with = " and ".join(f"{name} {record.versions[name]}" for name in ("numpy", "scipy"))
+        raise RealmbenchError(
+            f"{recorded.name}: the data, their split or the front end have changed since; or the recording is generated "
+            f"and rounded otherwise, by this processor or without {made_with} (docs/synthetic-reach.md tells how to "
+            "make the same)"
+        )
     with tempfile.TemporaryDirectory() as folder, _threads(record.threads):
         [again] = run(plan, dataset, Path(folder), events, bank)
     entry = Reproduction(
