@@ -114,7 +114,7 @@ def reproduce(
     if bank.of(plan, record.session, "held-out").data.key != record.data_key:
         made_with = " and ".join(f"{name} {record.versions[name]}" for name in ("numpy", "scipy"))
         raise RealmbenchError(
-            f"{recorded.name}: the data, their split or the front end have changed since; or the recording is generated "
+            f"{recorded.name}: the data, their split or the front end have changed; or the recording is generated "
             f"and rounded otherwise, by this processor or without {made_with} (docs/synthetic-reach.md tells how to "
             "make the same)"
         )
