@@ -36,11 +36,13 @@ def tokenize_by_definition(tokenizer: NeuralTokenizer, x: torch.Tensor, mask: to
     return torch.stack(tokens, dim=1)
 
 
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("causal", "energy_s"), [(True, 2.0), (True, None), (False, 2.0)])
 @pytest.mark.parametrize(("channels", "length"), [(1, 1), (1, 70), (3, 70), (6, 130)])
-def test_tokenizer_equals_its_definition(causal: bool, channels: int, length: int) -> None:
+def test_tokenizer_equals_its_definition(causal: bool, energy_s: float | None, channels: int, length: int) -> None:
+    """With both causal means: the exponential one, and the published one, which forgets nothing."""
     torch.manual_seed(channels)
-    tokenizer = NeuralTokenizer(channels, 2, 8, causal=causal, rate=50, energy_s=2.0).double()
+    tokenizer = NeuralTokenizer(channels, 2, 8, causal=causal, rate=50, energy_s=energy_s).double()
+    assert (tokenizer.decay == 1) == (energy_s is None) or not causal
     x = torch.randn(2, length, channels, 2, dtype=torch.float64)
     mask = torch.ones(2, channels, dtype=torch.bool)
     mask[1, channels // 2] = channels == 1

@@ -1,0 +1,76 @@
+"""Stage 2 by hand: the sum that the student learns from, and the control that has all of it but the teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from realmbench.decoder import Context
+from realmbench.realm.decoders import RealmPooled, RealmStudent
+from realmbench.realm.distillation import DistillationOptions, Student, distillation_loss
+from realmbench.realm.encoder import RealmEncoder
+from realmbench.seeds import stream
+from realmbench.training.windows import WindowSampler
+
+STAGE = {"updates": 6, "evaluate_every": 3, "window_s": 1.0}
+
+
+def one_minus_cosine(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean over windows and steps of one minus the cosine of (B, T, d)."""
+    norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
+    return float(np.mean(1 - (first * second).sum(-1) / norms))
+
+
+def test_loss_by_hand(sessions: list[Any]) -> None:
+    decoder = RealmStudent("tiny", {"layers": 2, "teacher_layers": 2})
+    torch.manual_seed(0)
+    student = Student(decoder.encoder_config(sessions[0], True), 2).eval()
+    teacher = RealmEncoder(decoder.teacher_config(sessions[0])).eval()
+    batch = WindowSampler(sessions, 1.0, 4, stream(0, "w"), "cpu").draw()
+    encoder = student.network.encoder
+    with torch.no_grad():
+        ours = [layer.numpy() for layer in encoder.encode(encoder.tokenize(batch.x, batch.mask)).layers]
+        theirs = [layer.numpy() for layer in teacher.encode(teacher.tokenize(batch.x, batch.mask)).layers]
+        task = np.mean((student.network(batch.x, batch.mask) - batch.y).numpy() ** 2)
+        frames = student.reconstruction(torch.from_numpy(ours[-1])).numpy().reshape(batch.x.shape)
+    errors = ((frames - batch.x.numpy()) ** 2).mean(-1)  # (B, T, C)
+    torch.manual_seed(7)
+    steps = torch.rand(batch.x.shape[:2]).numpy() < 0.3
+    steps[:, 0] = True
+    usable = batch.mask.numpy()
+    reconstruction = errors[steps[:, :, None] & usable[:, None]].mean()
+    last, both = (np.mean([one_minus_cosine(*pair) for pair in list(zip(ours, theirs))[-n:]]) for n in (1, 2))
+    other = one_minus_cosine(ours[-1], np.roll(theirs[-1], 1, axis=0))
+    expected = {
+        "task": ({"task": 2, "alignment": 0, "reconstruction": 0}, 2 * task),
+        "alignment": ({"task": 0, "alignment": 3, "reconstruction": 0}, 3 * last),
+        "two layers": ({"task": 0, "alignment": 3, "reconstruction": 0, "aligned_layers": 2}, 3 * both),
+        "another window": ({"task": 0, "alignment": 1, "reconstruction": 0, "shuffled": True}, other),
+        "reconstruction": ({"task": 0, "alignment": 0, "reconstruction": 0.5}, 0.5 * reconstruction),
+        "all": ({"task": 1, "alignment": 1, "reconstruction": 0.1}, task + last + 0.1 * reconstruction),
+    }
+    for name, (weights, value) in expected.items():
+        torch.manual_seed(7)
+        with torch.no_grad():
+            found = distillation_loss(student, teacher, DistillationOptions(**weights), batch).item()
+        np.testing.assert_allclose(found, value, rtol=1e-5, err_msg=name)
+    values = [value for _, value in expected.values()]
+    assert (
+        min(abs(a - b) for i, a in enumerate(values) for b in values[:i]) > 1e-3
+    )  # no two can be taken for each other
+
+
+def test_student_without_its_teacher_is_the_control(context: Context, sessions: list[Any]) -> None:
+    """Bit for bit after training: same start, windows, updates and selection; and with a teacher it is not."""
+    train = {f"{stage}.{key}": value for stage in ("student", "finetune") for key, value in STAGE.items()}
+    none = {f"distillation.{name}": 0 for name in ("alignment", "reconstruction")}
+    alone = RealmStudent("tiny", {**none, "distillation.copy_tokenizer": False}, train).pretrain(sessions, context)
+    control = RealmPooled("tiny", {}, train).pretrain(sessions, context)
+    assert alone.record.history[-1]["update"] == 6
+    for name, value in control.arrays.items():
+        np.testing.assert_array_equal(alone.arrays[name], value)
+    taught = {**train, **{f"teacher.{key}": value for key, value in STAGE.items()}}
+    student = RealmStudent("tiny", {"distillation.copy_tokenizer": False}, taught).pretrain(sessions, context)
+    assert not np.array_equal(student.arrays["head.weight"], control.arrays["head.weight"])
