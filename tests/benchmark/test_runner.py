@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,20 @@ def test_damaged_cache_is_made_again(toy_name: str, tmp_path: Path) -> None:
     for path in newest:
         path.write_bytes(b"broken")
     assert execute(dataset, tmp_path / "b", model="wiener", sessions=["a2"])[0].metrics == first[0].metrics
+
+
+@pytest.mark.parametrize("protocol", ["blocked-v1", "calibration-v1"])
+def test_honest_protocols_hand_no_held_out_session_to_pretraining(toy: Dataset, tmp_path: Path, protocol: str) -> None:
+    """A decoder that stops its pretraining on them finds none; under a protocol that is marked as leaky it does."""
+    train = {f"{stage}.updates": 0 for stage in ("teacher", "student", "finetune")}
+    request = RunRequest(
+        model="realm-student", protocol=protocol, preset="tiny", options={"select_on": "held-out"}, train=train
+    )
+    plan = make_plan(request, toy)
+    bank = SessionBank(toy, Events().stage)
+    with pytest.raises(FailedRunsError, match="an honest protocol does not hand them out"):
+        run(plan, toy, tmp_path, Events(), bank)
+    leaky = type("Leaky", (type(plan.protocol),), {"leaky": True})()
+    records = run(replace(plan, protocol=leaky), toy, tmp_path, Events(), bank)
+    assert records
+    assert all(record.leaky for record in records)
