@@ -199,8 +199,8 @@ def test_drop_path_grows_with_depth_and_keeps_the_mean() -> None:
 def test_a_stream_of_a_million_steps_equals_the_whole(kind: str) -> None:
     """More than five hours at 50 Hz, in double precision; the authors' table of positions ends after 4096 steps.
 
-    Both variants with the published mean, which forgets nothing, and unbounded states; and preset ``tiny`` as it is, with
-    the exponential mean and the bound.
+    Both variants with the published mean, which forgets nothing, and unbounded states; and preset ``tiny`` as it is,
+    with the exponential mean and the bound.
     """
     torch.manual_seed(0)
     if kind == "tiny":
