@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .curves import Curve, curves
+from .curves import Curve, Point, curves
 from .days import FEWEST_DAYS, DayCurve, day_curves
-from .errors import RealmbenchError
+from .differences import Difference
+from .errors import OptionError, RealmbenchError
 from .files import write_whole
 from .leaderboard import title
 from .learning import Learning, Reached, learning_curves, reached
@@ -78,6 +79,59 @@ def write_figures(
 
 def calibration_figure(comparison: Comparison, lines: Sequence[Curve]) -> Figure:
     """Draw R2 against seconds of calibration, one line per method with its 95 % interval."""
+    figure, axes = _against_calibration(lines)
+    axes.set_ylabel("R2, mean over axes and sessions")
+    _finish(figure, f"{title(comparison)}\n{lines[0].sessions} sessions, 95 % intervals; dashed: not causal")
+    return figure
+
+
+def write_gain_figures(found: Sequence[tuple[Comparison, Sequence[Difference]]], folder: Path) -> list[Path]:
+    """Draw what is gained over other methods against seconds of calibration, an SVG file per table.
+
+    Raises
+    ------
+    OptionError : the differences are not at two or more points of calibration.
+    """
+    if any(len({difference.calibration_s for difference in differences}) < 2 for _, differences in found):
+        raise OptionError(
+            "a curve needs two points at least: repeat --calibration, as in --calibration 15 --calibration 240"
+        )
+    return [
+        _save(gain_figure(comparison, differences), folder / f"gain-{_slug(title(comparison))}.svg")
+        for comparison, differences in found
+    ]
+
+
+def gain_figure(comparison: Comparison, differences: Sequence[Difference]) -> Figure:
+    """Draw paired differences against seconds of calibration, one line per other method with its 95 % interval.
+
+    What other sessions are worth must shrink where the session itself tells more; a gain that does not is no proof of a
+    leak, but asks for a reason.
+    """
+    others: dict[str, list[Difference]] = {}
+    for difference in differences:
+        others.setdefault(difference.second, []).append(difference)
+    lines = [
+        Curve(
+            label=f"minus {name}",
+            causal=True,
+            sessions=len(of_other[0].sessions),
+            seeds=of_other[0].seeds,
+            points=tuple(
+                Point(difference.calibration_s, difference.mean, difference.interval)
+                for difference in sorted(of_other, key=lambda each: each.calibration_s or 0.0)
+                if difference.calibration_s is not None
+            ),
+        )
+        for name, of_other in others.items()
+    ]
+    figure, axes = _against_calibration(lines)
+    axes.set_ylabel("difference of R2, mean over axes and sessions")
+    _finish(figure, f"{differences[0].first}, {title(comparison)}\npaired differences, 95 % intervals")
+    return figure
+
+
+def _against_calibration(lines: Sequence[Curve]) -> tuple[Figure, Axes]:
     figure, [axes] = _panels(1)
     ticks = sorted({point.seconds for curve in lines for point in curve.points})
     for curve, look in zip(lines, _looks(lines)):
@@ -89,9 +143,7 @@ def calibration_figure(comparison: Comparison, lines: Sequence[Curve]) -> Figure
             axes.fill_between(x, low, high, color=look["color"], alpha=0.1, linewidth=0)
     axes.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
     axes.set_xlabel("seconds of calibration (0: nothing of the session was seen)")
-    axes.set_ylabel("R2, mean over axes and sessions")
-    _finish(figure, f"{title(comparison)}\n{lines[0].sessions} sessions, 95 % intervals; dashed: not causal")
-    return figure
+    return figure, axes
 
 
 def day_figure(comparison: Comparison, lines: Sequence[DayCurve]) -> Figure:

@@ -39,8 +39,10 @@ data_app = typer.Typer(help="Fetch or generate what datasets need.", no_args_is_
 app.add_typer(data_app, name="data")
 
 
-def a_folder(parameter: typer.CallbackParam, value: Path) -> Path:
+def a_folder(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
     """Refuse, before anything is computed, a folder that cannot be one."""
+    if value is None:
+        return None
     existing = next(part for part in (value, *value.absolute().parents) if part.exists())
     if not existing.is_dir():
         raise OptionError(f"{parameter.opts[0]} {value}: {existing} is a file; name a folder")

@@ -113,6 +113,14 @@ def compare(
     any_front_end: Annotated[
         bool, typer.Option(help="Compare methods behind different front ends, named as in 'gru on bands50'.")
     ] = False,
+    figures: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Draw the differences against seconds of calibration into this folder, too; with --calibration twice "
+            "or more.",
+            callback=a_folder,
+        ),
+    ] = None,
     results_dir: ResultsDir = Path("results"),
     as_json: AsJson = False,
 ) -> None:
@@ -121,6 +129,8 @@ def compare(
     Example: `realmbench compare realm-student realm-pooled gru --suite core-v1`
 
     With little calibration: `realmbench compare realm-student gru --suite fewshot-v1 --calibration 15`
+
+    What a gain becomes with more of it: `... --calibration 15 --calibration 60 --calibration 240 --figures figures`
 
     Another input: `realmbench compare "gru on bands50" "gru on lfp100" --any-front-end`
     """
@@ -136,6 +146,12 @@ def compare(
     if any_front_end:
         records = across_front_ends(records)
     found = differences(records, _recorded(first), [_recorded(other) for other in others], calibration or ())
+    if figures is not None:
+        from realmbench.figures import write_gain_figures
+        from realmbench.render import err
+
+        for path in write_gain_figures(found, figures):
+            err.print(f"Wrote {path}.", markup=False)
     if as_json:
         content = [
             {"comparison": vars(comparison), "differences": [each.as_dict() for each in group]}

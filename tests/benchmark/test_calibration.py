@@ -10,8 +10,9 @@ import pytest
 
 from realmbench.curves import Curve, Point, curves, in_words
 from realmbench.dataset import Dataset, open_dataset
-from realmbench.errors import ProtocolError, RealmbenchError
-from realmbench.figures import write_figures
+from realmbench.differences import differences
+from realmbench.errors import OptionError, ProtocolError, RealmbenchError
+from realmbench.figures import gain_figure, write_figures, write_gain_figures
 from realmbench.front_end import front_end
 from realmbench.leaderboard import markdown
 from realmbench.plan import RunRequest, make_plan
@@ -150,6 +151,29 @@ def test_curves_tables_and_figures(toy: Dataset, tmp_path: Path) -> None:
     assert path.read_bytes() == first
     with pytest.raises(RealmbenchError, match="known: svg, png, pdf"):
         write_figures(records, tmp_path, "jpg")
+
+
+def test_gain_against_calibration_is_drawn_as_it_was_compared(toy: Dataset, tmp_path: Path) -> None:
+    records = execute(toy, tmp_path, model="wiener") + execute(toy, tmp_path, model="mean")
+    [(comparison, found)] = differences(records, "wiener", ["mean"], [30, 15])
+    [axes] = gain_figure(comparison, found).axes
+    [line, *_] = axes.get_lines()
+    scores = {
+        (record.model, point.calibration_s): point.metrics["r2_axis_mean"]
+        for record in records
+        if record.session == "a2"
+        for point in record.curve
+    }
+    assert line.get_label() == "minus mean (tiny)"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["15", "30"]
+    drawn = dict(zip((15, 30), line.get_ydata()))
+    assert drawn == {each.calibration_s: pytest.approx(each.mean) for each in found}
+    by_hand = scores["wiener", 15] - scores["mean", 15]
+    assert next(each for each in found if each.calibration_s == 15).sessions["a2"] == pytest.approx(by_hand)
+    [path] = write_gain_figures([(comparison, found)], tmp_path)
+    assert path.name == "gain-toy-v1-calibration-v1-bands50.svg"
+    with pytest.raises(OptionError, match="a curve needs two points at least: repeat --calibration"):
+        write_gain_figures([(comparison, found[:1])], tmp_path)
 
 
 def test_curve_over_fewer_sessions_is_not_shown(toy: Dataset, tmp_path: Path) -> None:

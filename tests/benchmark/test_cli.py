@@ -63,6 +63,10 @@ def test_compare_and_figures_read_what_runs_wrote(tmp_path: Path, toy_name: str)
     assert group["differences"][0]["ahead"] == 2
     early = realmbench("compare", "wiener", "mean", "--calibration", "15", folder=tmp_path)
     assert "wiener (tiny) minus mean (tiny), 15 s of calibration" in early.stdout
+    both = ("--calibration", "15", "--calibration", "30", "--figures", "gains")
+    assert realmbench("compare", "wiener", "mean", *both, folder=tmp_path).returncode == 0
+    assert len(list((tmp_path / "gains").glob("gain-*.svg"))) == 1
+    assert "repeat --calibration" in realmbench("compare", "wiener", "mean", *both[2:], folder=tmp_path).stderr
     never = realmbench("compare", "wiener", "mean", "--calibration", "7", folder=tmp_path)
     assert never.returncode == 2
     assert "has no score with 7 s of calibration; it has 15" in " ".join(never.stderr.split())
