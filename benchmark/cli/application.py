@@ -60,7 +60,13 @@ FrontEnd = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="bands50, lfp100 or spikes50; by default the protocol's first that the decoder accepts."),
 ]
-PresetName = Annotated[str, typer.Option("--preset", help="Size of the model: tiny (seconds), small, paper.")]
+PresetName = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        help="Size of the model: tiny (seconds), small, paper, or one that show MODEL lists (REALM: paper-v1).",
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 Settings = Annotated[
     Optional[list[str]],  # noqa: UP045
