@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
@@ -141,6 +142,12 @@ class _Plus(RealmBase):
     def rehearsed(self, sessions: Sequence[SessionData], context: Context) -> Rehearsed:
         """Return the pretraining sessions as both networks meet them."""
         return Rehearsed(sessions, self.options.read_in, self.options.steady_s, context)
+
+    def export(self, folder: Path, session: Session, front_end: str) -> None:
+        """Write the fitted network so that `realmbench.realm.pretrained.RealmPlusForDecoding` loads it."""
+        from .pretrained import save_plus
+
+        save_plus(folder, self.plus_config(session), self.arrays(), front_end, session)
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Fit the read-in and fine-tune; what ends below the zero-shot network on validation gives way to it."""

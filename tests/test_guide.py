@@ -18,12 +18,19 @@ from realmbench.runner import Events, SessionBank
 TEXT = (Path(__file__).parents[1] / "docs" / "guide.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("model", "loaded_by", "stages"),
+    [
+        ("realm-student", "RealmForDecoding", ("teacher", "student", "finetune")),
+        ("realm-student-plus", "RealmPlusForDecoding", ("teacher", "task", "student", "finetune")),
+    ],
+)
 def test_device_gets_from_raw_samples_what_a_whole_pass_gives(
-    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, loaded_by: str, stages: tuple[str, ...], toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = {"updates": 4, "evaluate_every": 2, "window_s": 1.0}
-    train = {f"{name}.{key}": value for name in ("teacher", "student", "finetune") for key, value in stage.items()}
-    plan = make_plan(RunRequest(model="realm-student", preset="tiny", train=train), toy)
+    train = {f"{name}.{key}": value for name in stages for key, value in stage.items()}
+    plan = make_plan(RunRequest(model=model, preset="tiny", train=train), toy)
     name = plan.folds[0].held_out[0]
     bank = SessionBank(toy, Events().stage)
     checkpoint.finetune(plan, name, 0, tmp_path / "decoder", tmp_path / "results", bank, Events())
@@ -33,7 +40,9 @@ def test_device_gets_from_raw_samples_what_a_whole_pass_gives(
     [code] = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     device: dict[str, Any] = {}
+    assert f"`{loaded_by}`" in TEXT or f"import {loaded_by}" in code
     code = code.replace("96, 1000.0", f"{raw.shape[1]}, {recording.sampling_rate}")
+    code = code.replace("RealmForDecoding", loaded_by)
     exec(code, device)
     cuts = np.sort(np.random.default_rng(0).choice(len(raw), 50, replace=False))
     live = np.concatenate([device["decode"](part) for part in np.split(raw, cuts)])

@@ -1,0 +1,73 @@
+"""What `from_pretrained` loads is what was fitted: predictions, streams, hidden states, and the session with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from realmbench.decoder import Context
+from realmbench.realm.decoders import RealmTeacher
+from realmbench.realm.encoder import RealmEncoder
+from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
+from realmbench.realm.pretrained import RealmModel, RealmPlusForDecoding
+from realmbench.training.network_decoder import load_arrays_into
+
+STAGE = {"updates": 4, "evaluate_every": 2, "window_s": 1.0}
+
+
+def train(*stages: str) -> dict[str, Any]:
+    return {f"{stage}.{key}": value for stage in stages for key, value in STAGE.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (RealmStudentPlus, {}),
+        (RealmStudentPlus, {"steady_s": None, "read_in.horizons_s": []}),
+        (RealmTeacherPlus, {}),
+    ],
+    ids=["student", "student without normaliser and read-in", "teacher"],
+)
+def test_network_of_plus_predicts_as_the_decoder_that_wrote_it(
+    kind: Any, options: dict[str, Any], context: Context, sessions: list[Any], session_maker: Any, tmp_path: Path
+) -> None:
+    stages = [name for name in ("teacher", "task", "student", "finetune") if name in kind("tiny").config["train"]]
+    decoder = kind("tiny", options, train(*stages))
+    held_out = session_maker(name="held-out", seed=9)
+    decoder.adapt(held_out, context, decoder.pretrain(sessions, context))
+    decoder.export(tmp_path / "fitted", held_out, "bands50")
+    model = RealmPlusForDecoding.from_pretrained(tmp_path / "fitted").eval()
+    assert model.config.front_end == "bands50"
+    session = model.decoded_session()
+    assert session.name == "held-out"
+    np.testing.assert_array_equal(session.normaliser.y_mean, held_out.normaliser.y_mean)
+    x = held_out.validation[0].x
+    expected = decoder.predict(x, held_out)
+    with torch.no_grad():
+        output = model(torch.from_numpy(x)[None])
+    np.testing.assert_allclose(output.prediction[0], expected, atol=1e-6)
+    assert output.last_hidden_state.shape == (1, len(x), decoder.options.d_model)
+    if not kind.causal:
+        return
+    mask, state, streamed = torch.from_numpy(session.mask)[None], model.network.initial_state(1), []
+    with torch.no_grad():
+        for frame in torch.from_numpy(x)[:, None]:
+            prediction, state = model.network.step(frame, mask, state)
+            streamed.append(prediction[0].numpy())
+    np.testing.assert_allclose(np.stack(streamed), expected, atol=1e-5)
+
+
+def test_teacher_gives_its_hidden_states(context: Context, sessions: list[Any], tmp_path: Path) -> None:
+    decoder = RealmTeacher("tiny", {}, train("teacher", "finetune"))
+    artifact = decoder.pretrain(sessions, context)
+    decoder.export_artifact(tmp_path / "teacher", artifact, sessions[0], "bands50")
+    model = RealmModel.from_pretrained(tmp_path / "teacher").eval()
+    encoder = RealmEncoder(decoder.encoder_config(sessions[0])).eval()
+    load_arrays_into(encoder, artifact.arrays)
+    x, mask = torch.from_numpy(sessions[0].validation[0].x)[None], torch.from_numpy(sessions[0].mask)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(x).last_hidden_state, encoder(x, mask))
