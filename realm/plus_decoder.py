@@ -89,6 +89,7 @@ class _Plus(RealmBase):
         *RealmBase.depends_on,
         "realmbench.realm.decoders",
         "realmbench.realm.plus",
+        "realmbench.realm.pretrained_plus",
         "realmbench.realm.read_in",
     )
     options: TaughtOptions
@@ -144,8 +145,8 @@ class _Plus(RealmBase):
         return Rehearsed(sessions, self.options.read_in, self.options.steady_s, context)
 
     def export(self, folder: Path, session: Session, front_end: str) -> None:
-        """Write the fitted network so that `realmbench.realm.pretrained.RealmPlusForDecoding` loads it."""
-        from .pretrained import save_plus
+        """Write the fitted network so that `realmbench.realm.pretrained_plus.RealmPlusForDecoding` loads it."""
+        from .pretrained_plus import save_plus
 
         save_plus(folder, self.plus_config(session), self.arrays(), front_end, session)
 

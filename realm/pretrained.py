@@ -21,7 +21,6 @@ from realmbench.session import Normaliser, Session
 from realmbench.training.network_decoder import load_arrays_into
 
 from .encoder import EncoderConfig, RealmEncoder, RealmNetwork
-from .plus import PlusConfig, make_network
 
 
 class RealmConfig(PreTrainedConfig):
@@ -56,30 +55,6 @@ class RealmConfig(PreTrainedConfig):
         super().__init__(**others)
 
 
-class RealmPlusConfig(PreTrainedConfig):
-    """Shape of a network of `realm-student-plus`, and the session that it decodes.
-
-    Parameters
-    ----------
-    network : the fields of `PlusConfig`.
-    session, front_end : as of `RealmConfig`.
-    """
-
-    model_type = "realm-plus"
-
-    def __init__(
-        self,
-        network: Mapping[str, Any] | None = None,
-        session: Mapping[str, Any] | None = None,
-        front_end: str | None = None,
-        **others: Any,
-    ) -> None:
-        self.network = dict(network or {})
-        self.session = None if session is None else dict(session)
-        self.front_end = front_end
-        super().__init__(**others)
-
-
 @dataclass
 class RealmOutput(ModelOutput):
     """What a forward pass gives.
@@ -95,9 +70,9 @@ class RealmOutput(ModelOutput):
 
 
 class RealmPreTrainedModel(PreTrainedModel):
-    """What all models share."""
+    """What both models share."""
 
-    config_class: type[PreTrainedConfig] = RealmConfig
+    config_class = RealmConfig
     main_input_name = "frames"
 
     def _init_weights(self, module: torch.nn.Module) -> None:
@@ -156,25 +131,6 @@ class RealmForDecoding(RealmPreTrainedModel):
         return RealmOutput(prediction=self.network.decode(hidden, frames), last_hidden_state=hidden)
 
 
-class RealmPlusForDecoding(RealmPreTrainedModel):
-    """The network of `realm-student-plus`: its normaliser, its session's read-in and its units included."""
-
-    config_class = RealmPlusConfig
-
-    def __init__(self, config: RealmPlusConfig) -> None:
-        super().__init__(config)
-        self.network = make_network(PlusConfig(**config.network))
-        self.post_init()
-
-    def forward(self, frames: torch.Tensor, mask: torch.Tensor | None = None) -> RealmOutput:
-        """Map (B, T, C, F) normalised frames to normalised targets; parameters as of `RealmForDecoding.forward`."""
-        frames = self.network.steady(frames)
-        said = self.network.read_in(frames)  # (B, T, K)
-        hidden = self.network.encode(frames, self.usable(frames, mask), said).final  # (B, T, d)
-        prediction = self.network.units(self.network.read_out(hidden, said))  # (B, T, D)
-        return RealmOutput(prediction=prediction, last_hidden_state=hidden)
-
-
 def save_encoder(folder: Path, config: EncoderConfig, arrays: Mapping[str, np.ndarray], front_end: str) -> None:
     """Write an encoder's arrays as a `RealmModel`."""
     model = RealmModel(RealmConfig(config.model_dump(), front_end=front_end))
@@ -195,15 +151,6 @@ def save_network(
         front_end,
     )
     model = RealmForDecoding(config)
-    load_arrays_into(model.network, arrays)
-    _save(model, folder)
-
-
-def save_plus(
-    folder: Path, network: PlusConfig, arrays: Mapping[str, np.ndarray], front_end: str, session: Session
-) -> None:
-    """Write the arrays of a network that was fitted to a session as a `RealmPlusForDecoding`."""
-    model = RealmPlusForDecoding(RealmPlusConfig(network.model_dump(mode="json"), describe_session(session), front_end))
     load_arrays_into(model.network, arrays)
     _save(model, folder)
 

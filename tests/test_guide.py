@@ -21,8 +21,8 @@ TEXT = (Path(__file__).parents[1] / "docs" / "guide.md").read_text()
 @pytest.mark.parametrize(
     ("model", "loaded_by", "stages"),
     [
-        ("realm-student", "RealmForDecoding", ("teacher", "student", "finetune")),
-        ("realm-student-plus", "RealmPlusForDecoding", ("teacher", "task", "student", "finetune")),
+        ("realm-student", "pretrained.RealmForDecoding", ("teacher", "student", "finetune")),
+        ("realm-student-plus", "pretrained_plus.RealmPlusForDecoding", ("teacher", "task", "student", "finetune")),
     ],
 )
 def test_device_gets_from_raw_samples_what_a_whole_pass_gives(
@@ -40,9 +40,10 @@ def test_device_gets_from_raw_samples_what_a_whole_pass_gives(
     [code] = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     device: dict[str, Any] = {}
-    assert f"`{loaded_by}`" in TEXT or f"import {loaded_by}" in code
+    module, name = loaded_by.split(".")
+    assert f"`realmbench.realm.{loaded_by}`" in TEXT or f"from realmbench.realm.{module} import {name}" in code
     code = code.replace("96, 1000.0", f"{raw.shape[1]}, {recording.sampling_rate}")
-    code = code.replace("RealmForDecoding", loaded_by)
+    code = code.replace("realm.pretrained import", f"realm.{module} import").replace("RealmForDecoding", name)
     exec(code, device)
     cuts = np.sort(np.random.default_rng(0).choice(len(raw), 50, replace=False))
     live = np.concatenate([device["decode"](part) for part in np.split(raw, cuts)])

@@ -13,7 +13,8 @@ from realmbench.decoder import Context
 from realmbench.realm.decoders import RealmTeacher
 from realmbench.realm.encoder import RealmEncoder
 from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
-from realmbench.realm.pretrained import RealmModel, RealmPlusForDecoding
+from realmbench.realm.pretrained import RealmModel
+from realmbench.realm.pretrained_plus import RealmPlusForDecoding
 from realmbench.training.network_decoder import load_arrays_into
 
 STAGE = {"updates": 4, "evaluate_every": 2, "window_s": 1.0}
