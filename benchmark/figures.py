@@ -90,16 +90,10 @@ def write_gain_figures(found: Sequence[tuple[Comparison, Sequence[Difference]]],
 
     Raises
     ------
-    OptionError : the differences are not at two or more points of calibration.
+    OptionError : as `gain_figure`.
     """
-    if any(len({difference.calibration_s for difference in differences}) < 2 for _, differences in found):
-        raise OptionError(
-            "a curve needs two points at least: repeat --calibration, as in --calibration 15 --calibration 240"
-        )
-    return [
-        _save(gain_figure(comparison, differences), folder / f"gain-{_slug(title(comparison))}.svg")
-        for comparison, differences in found
-    ]
+    figures = {f"gain-{_slug(title(comparison))}.svg": gain_figure(comparison, group) for comparison, group in found}
+    return [_save(figure, folder / name) for name, figure in figures.items()]
 
 
 def gain_figure(comparison: Comparison, differences: Sequence[Difference]) -> Figure:
@@ -107,27 +101,30 @@ def gain_figure(comparison: Comparison, differences: Sequence[Difference]) -> Fi
 
     What other sessions are worth must shrink where the session itself tells more; a gain that does not is no proof of a
     leak, but asks for a reason.
+
+    Raises
+    ------
+    OptionError : the differences are not at two or more points of calibration.
     """
-    others: dict[str, list[Difference]] = {}
+    others: dict[str, dict[float, Difference]] = {}
     for difference in differences:
-        others.setdefault(difference.second, []).append(difference)
-    lines = [
-        Curve(
-            label=f"minus {name}",
-            causal=True,
-            sessions=len(of_other[0].sessions),
-            seeds=of_other[0].seeds,
-            points=tuple(
-                Point(difference.calibration_s, difference.mean, difference.interval)
-                for difference in sorted(of_other, key=lambda each: each.calibration_s or 0.0)
-                if difference.calibration_s is not None
-            ),
+        if difference.calibration_s is not None:
+            others.setdefault(difference.second, {})[difference.calibration_s] = difference
+    if not all(len(points) > 1 for points in others.values()) or not others:
+        raise OptionError(
+            "a curve needs two points at least: repeat --calibration, as in --calibration 15 --calibration 240"
         )
-        for name, of_other in others.items()
-    ]
+    lines = []
+    for name, by_seconds in others.items():
+        points = tuple(Point(s, by_seconds[s].mean, by_seconds[s].interval) for s in sorted(by_seconds))
+        one = next(iter(by_seconds.values()))
+        doubts = [f"{len(one.missing)} sessions missing"] * bool(one.missing) + ["of several codes"] * bool(one.mixed)
+        label = ", ".join([f"minus {name}", *doubts])
+        lines.append(Curve(label, True, len(one.sessions), one.seeds, points))
     figure, axes = _against_calibration(lines)
     axes.set_ylabel("difference of R2, mean over axes and sessions")
-    _finish(figure, f"{differences[0].first}, {title(comparison)}\npaired differences, 95 % intervals")
+    counts = sorted({f"{line.sessions} sessions x {line.seeds} seeds" for line in lines})
+    _finish(figure, f"{differences[0].first}, {title(comparison)}\n{', '.join(counts)}, paired, 95 % intervals")
     return figure
 
 

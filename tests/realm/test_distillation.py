@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,12 @@ def one_minus_cosine(first: np.ndarray, second: np.ndarray) -> float:
 
 def test_loss_by_hand(sessions: list[Any]) -> None:
     decoder = RealmStudent("tiny", {"layers": 2, "teacher_layers": 2})
+    sessions = [sessions[0], replace(sessions[1], mask=np.array([True, False, True]))]
     torch.manual_seed(0)
     student = Student(decoder.encoder_config(sessions[0], True), 2).eval()
     teacher = RealmEncoder(decoder.teacher_config(sessions[0])).eval()
-    batch = WindowSampler(sessions, 1.0, 4, stream(0, "w"), "cpu").draw()
+    batch = WindowSampler(sessions, 1.0, 8, stream(0, "w"), "cpu").draw()
+    assert 0 < batch.mask[:, 1].float().mean() < 1
     encoder = student.network.encoder
     with torch.no_grad():
         ours = [layer.numpy() for layer in encoder.encode(encoder.tokenize(batch.x, batch.mask)).layers]
@@ -42,7 +45,7 @@ def test_loss_by_hand(sessions: list[Any]) -> None:
     usable = batch.mask.numpy()
     reconstruction = errors[steps[:, :, None] & usable[:, None]].mean()
     last, both = (np.mean([one_minus_cosine(*pair) for pair in list(zip(ours, theirs))[-n:]]) for n in (1, 2))
-    other = one_minus_cosine(ours[-1], np.roll(theirs[-1], 1, axis=0))
+    other = one_minus_cosine(ours[-1], np.roll(theirs[-1], 1, axis=0))  # its window with its mask
     expected = {
         "task": ({"task": 2, "alignment": 0, "reconstruction": 0}, 2 * task),
         "alignment": ({"task": 0, "alignment": 3, "reconstruction": 0}, 3 * last),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,11 @@ def test_network_of_plus_predicts_as_the_decoder_that_wrote_it(
 ) -> None:
     stages = [name for name in ("teacher", "task", "student", "finetune") if name in kind("tiny").config["train"]]
     decoder = kind("tiny", options, train(*stages))
-    held_out = session_maker(name="held-out", seed=9)
+    made = session_maker(name="held-out", seed=9)
+    normaliser = replace(
+        made.normaliser, y_mean=np.array([1.0, -2.0], np.float32), y_deviation=np.array([3.0, 0.5], np.float32)
+    )
+    held_out = replace(made, normaliser=normaliser, mask=np.array([True, False, True]))
     decoder.adapt(held_out, context, decoder.pretrain(sessions, context))
     decoder.export(tmp_path / "fitted", held_out, "bands50")
     model = RealmPlusForDecoding.from_pretrained(tmp_path / "fitted").eval()
@@ -50,6 +55,10 @@ def test_network_of_plus_predicts_as_the_decoder_that_wrote_it(
     expected = decoder.predict(x, held_out)
     with torch.no_grad():
         output = model(torch.from_numpy(x)[None])
+        assert not torch.allclose(
+            model(torch.from_numpy(x)[None], torch.ones(1, 3, dtype=torch.bool)).prediction, output.prediction
+        )
+    assert abs(model.network.units.scale - 1).max() > 0.1
     np.testing.assert_allclose(output.prediction[0], expected, atol=1e-6)
     assert output.last_hidden_state.shape == (1, len(x), decoder.options.d_model)
     if not kind.causal:
