@@ -109,23 +109,31 @@ def gain_figure(comparison: Comparison, differences: Sequence[Difference]) -> Fi
     others: dict[str, dict[float, Difference]] = {}
     for difference in differences:
         if difference.calibration_s is not None:
-            others.setdefault(difference.second, {})[difference.calibration_s] = difference
-    if not all(len(points) > 1 for points in others.values()) or not others:
+            others.setdefault(_minus(difference), {})[difference.calibration_s] = difference
+    if not others or any(len(points) < 2 for points in others.values()):
         raise OptionError(
             "a curve needs two points at least: repeat --calibration, as in --calibration 15 --calibration 240"
         )
     lines = []
-    for name, by_seconds in others.items():
+    for label, by_seconds in others.items():
         points = tuple(Point(s, by_seconds[s].mean, by_seconds[s].interval) for s in sorted(by_seconds))
         one = next(iter(by_seconds.values()))
-        doubts = [f"{len(one.missing)} sessions missing"] * bool(one.missing) + ["of several codes"] * bool(one.mixed)
-        label = ", ".join([f"minus {name}", *doubts])
         lines.append(Curve(label, True, len(one.sessions), one.seeds, points))
     figure, axes = _against_calibration(lines)
     axes.set_ylabel("difference of R2, mean over axes and sessions")
     counts = sorted({f"{line.sessions} sessions x {line.seeds} seeds" for line in lines})
     _finish(figure, f"{differences[0].first}, {title(comparison)}\n{', '.join(counts)}, paired, 95 % intervals")
     return figure
+
+
+def _minus(difference: Difference) -> str:
+    """Name the other method, and why nothing can be claimed of it whatever the curve."""
+    parts = [f"minus {difference.second}"]
+    if difference.missing:
+        parts.append(f"{len(difference.missing)} sessions missing")
+    if difference.mixed:
+        parts.append("of several codes")
+    return ", ".join(parts)
 
 
 def _against_calibration(lines: Sequence[Curve]) -> tuple[Figure, Axes]:
