@@ -69,22 +69,12 @@ def title(comparison: Comparison) -> str:
     return f"{data}, {comparison.protocol}{leaky}, {comparison.front_end}{subset}{audit}"
 
 
-def not_run(records: Sequence[RunRecord], expected: Sequence[tuple[str, str]]) -> list[str]:
-    """Say which of the expected (dataset, model) pairs have no record at all, by dataset."""
-    there = {(record.dataset, record.model) for record in records}
-    missing: dict[str, list[str]] = {}
-    for dataset, model in expected:
-        if (dataset, model) not in there and model not in missing.get(dataset, ()):
-            missing.setdefault(dataset, []).append(model)
-    return [f"{', '.join(models)} on {dataset}" for dataset, models in missing.items()]
-
-
-def markdown(records: Sequence[RunRecord], suite: str, expected: Sequence[tuple[str, str]] = ()) -> str:
+def markdown(records: Sequence[RunRecord], suite: str, missing: Sequence[str] = ()) -> str:
     """Return the whole leaderboard of a suite as markdown.
 
     Parameters
     ----------
-    expected : (dataset, model) pairs that the suite lists; those without any record are named.
+    missing : what the suite lists and has no record of, in words (`realmbench.suite.outstanding`).
     """
     lines = [
         f"# Leaderboard: suite {suite}",
@@ -99,7 +89,7 @@ def markdown(records: Sequence[RunRecord], suite: str, expected: Sequence[tuple[
         "are in its record.",
         "",
     ]
-    if missing := not_run(records, expected):
+    if missing:
         lines += [f"Listed by the suite and not run yet: {'; '.join(missing)}.", ""]
     calibrated = curves(records)
     for comparison, rows in compare(records):
@@ -132,11 +122,9 @@ def _curve_lines(lines: Sequence[Curve]) -> list[str]:
     ]
 
 
-def write_leaderboard(
-    records: Sequence[RunRecord], suite: str, path: Path, expected: Sequence[tuple[str, str]] = ()
-) -> Path:
+def write_leaderboard(records: Sequence[RunRecord], suite: str, path: Path, missing: Sequence[str] = ()) -> Path:
     """Write ``leaderboard.md`` whole; arguments as of `markdown`."""
-    return write_text_whole(path, markdown(records, suite, expected))
+    return write_text_whole(path, markdown(records, suite, missing))
 
 
 def _devices(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:

@@ -27,7 +27,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import OptionError, RealmbenchError, unknown_name
-from .plan import SUITE_NAME
+from .options import leaves, parse_settings
+from .plan import SUITE_NAME, recorded_name
+from .records import RunRecord
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,6 +53,21 @@ class Entry(BaseModel):
     device: str = "cpu"
     sessions: tuple[str, ...] | None = Field(None, min_length=1)
     settings: tuple[str, ...] = Field((), alias="set")
+
+    def covers(self, record: RunRecord, dataset: str, model: str) -> bool:
+        """Say whether a record is of this entry's runs of a model on a dataset, whatever its session and seed."""
+        settings = parse_settings(self.settings)
+        data = settings.pop("data")
+        wanted = {f"{prefix}.{name}": value for prefix, values in settings.items() for name, value in values.items()}
+        there = leaves(record.config)
+        return (
+            (record.dataset, record.model) == (dataset, recorded_name(model))
+            and (record.preset, record.protocol) == (self.preset, self.protocol)
+            and self.front_end in (None, record.front_end)
+            and record.data_options == data
+            and set(record.changed_options) <= set(wanted)
+            and all(there.get(name) == value for name, value in wanted.items())
+        )
 
 
 class Suite(BaseModel):
@@ -95,6 +112,19 @@ class Suite(BaseModel):
         if not kept:
             raise OptionError(f"suite {self.name} lists {', '.join(models)}, but not on {', '.join(datasets)}")
         return self.model_copy(update={"runs": tuple(kept)})
+
+
+def outstanding(suite: Suite, records: Sequence[RunRecord]) -> list[str]:
+    """Say what a suite lists and the records lack, a text per dataset: methods without any or short of seeds."""
+    lacking: dict[str, list[str]] = {}
+    for entry, dataset, model in suite.pairs():
+        seeds = {record.seed for record in records if entry.covers(record, dataset, model)}
+        notes = [*filter(None, [entry.front_end]), *entry.settings]
+        if seeds:
+            notes.append(f"{len(seeds)} of {entry.seeds} seeds")
+        if len(seeds) < entry.seeds:
+            lacking.setdefault(dataset, []).append(f"{model} ({', '.join(notes)})" if notes else model)
+    return [f"{', '.join(methods)} on {dataset}" for dataset, methods in lacking.items()]
 
 
 def built_in_suites() -> dict[str, Path]:

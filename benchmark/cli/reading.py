@@ -89,11 +89,11 @@ def leaderboard(
         return
     from realmbench.leaderboard import write_leaderboard
     from realmbench.render import err, print_comparisons
-    from realmbench.suite import built_in_suites, read_suite
+    from realmbench.suite import built_in_suites, outstanding, read_suite
 
-    expected = [pair[1:] for pair in read_suite(chosen).pairs()] if chosen in built_in_suites() else []
+    missing = outstanding(read_suite(chosen), records) if chosen in built_in_suites() else []
     print_comparisons(records)
-    path = write_leaderboard(records, chosen, output, expected)
+    path = write_leaderboard(records, chosen, output, missing)
     err.print(f"Wrote {path} from {len(records)} records.", markup=False)
 
 

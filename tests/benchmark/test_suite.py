@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from realmbench.dataset import Dataset
 from realmbench.errors import OptionError, RealmbenchError, UnknownNameError
-from realmbench.suite import Suite, built_in_suites, read_suite
+from realmbench.plan import RunRequest, make_plan
+from realmbench.records import RunRecord
+from realmbench.runner import Events, SessionBank, run
+from realmbench.suite import Suite, built_in_suites, outstanding, read_suite
 
 
 def written(folder: Path, text: str) -> str:
@@ -68,6 +72,39 @@ def test_part_of_a_suite(tmp_path: Path) -> None:
         suite.only((), ["d"])
     with pytest.raises(OptionError, match="suite mine lists lstm, but not on c"):
         suite.only(["lstm"], ["c"])
+
+
+def test_what_is_listed_and_not_run_is_named_with_its_options_and_seeds(tmp_path: Path, toy: Dataset) -> None:
+    def records(seeds: int, **options: object) -> list[RunRecord]:
+        request = RunRequest(model="wiener", preset="tiny", sessions=["a2"], seeds=seeds, options=options)
+        return run(make_plan(request, toy), toy, tmp_path, Events(), SessionBank(toy, Events().stage))
+
+    text = f"""
+        name = "mine"
+        preset = "tiny"
+        seeds = 2
+        [[runs]]
+        models = ["wiener", "kalman"]
+        datasets = ["{toy.full_name}"]
+        [[runs]]
+        models = ["wiener"]
+        datasets = ["{toy.full_name}", "other"]
+        set = ["decoder.lag_step=2"]
+        [[runs]]
+        models = ["wiener"]
+        datasets = ["{toy.full_name}"]
+        front_end = "lfp100"
+        """
+    suite = read_suite(written(tmp_path, text))
+    plain, changed = records(2), records(1, lag_step=2)
+    everything = "wiener, kalman, wiener (decoder.lag_step=2), wiener (lfp100)"
+    also = "wiener (decoder.lag_step=2) on other"
+    assert outstanding(suite, []) == [f"{everything} on {toy.full_name}", also]
+    assert outstanding(suite, plain[:1])[0].startswith("wiener (1 of 2 seeds), kalman, wiener (decoder.lag_step=2), ")
+    lacking = "kalman, wiener (decoder.lag_step=2, 1 of 2 seeds), wiener (lfp100)"
+    assert outstanding(suite, [*plain, *changed]) == [f"{lacking} on {toy.full_name}", also]
+    elsewhere = [record.model_copy(update={"protocol": "calibration-v1"}) for record in plain]
+    assert outstanding(suite, elsewhere) == outstanding(suite, [])
 
 
 @pytest.mark.parametrize(
