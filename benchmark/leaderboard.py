@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .curves import Curve, curves
 from .curves import in_words as curves_in_words
 from .curves import table as curve_table
 from .files import write_text_whole
+from .learning import Effort, efforts
+from .pretrainings import ArtifactRecord
 from .records import RunRecord
 from .statistics import Comparison, Row, compare, in_words
 
@@ -69,12 +71,18 @@ def title(comparison: Comparison) -> str:
     return f"{data}, {comparison.protocol}{leaky}, {comparison.front_end}{subset}{audit}"
 
 
-def markdown(records: Sequence[RunRecord], suite: str, missing: Sequence[str] = ()) -> str:
+def markdown(
+    records: Sequence[RunRecord],
+    suite: str,
+    missing: Sequence[str] = (),
+    kept: Mapping[str, ArtifactRecord] | None = None,
+) -> str:
     """Return the whole leaderboard of a suite as markdown.
 
     Parameters
     ----------
     missing : what the suite lists and has no record of, in words (`realmbench.suite.outstanding`).
+    kept : how the pretrainings went, by the artifacts' hashes (`realmbench.pretrainings.read_pretrainings`).
     """
     lines = [
         f"# Leaderboard: suite {suite}",
@@ -91,13 +99,14 @@ def markdown(records: Sequence[RunRecord], suite: str, missing: Sequence[str] = 
     ]
     if missing:
         lines += [f"Listed by the suite and not run yet: {'; '.join(missing)}.", ""]
-    calibrated = curves(records)
+    calibrated, pretrained = curves(records), efforts(records, kept or {})
     for comparison, rows in compare(records):
         lines += [f"## {title(comparison)}", ""]
         lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
         lines += ["| " + " | ".join(cells(row, len(comparison.sessions))) + " |" for row in rows]
         lines += ["", in_words(comparison, rows), ""]
         lines += _curve_lines(next((found for other, found in calibrated if other == comparison), ()))
+        lines += _effort_lines(next((found for other, found in pretrained if other == comparison), ()))
         lines += [
             f"Sessions: {', '.join(comparison.sessions)}. Devices: {', '.join(_devices(records, comparison))}.",
             "",
@@ -122,9 +131,36 @@ def _curve_lines(lines: Sequence[Curve]) -> list[str]:
     ]
 
 
-def write_leaderboard(records: Sequence[RunRecord], suite: str, path: Path, missing: Sequence[str] = ()) -> Path:
+def _effort_lines(lines: Sequence[Effort]) -> list[str]:
+    """Return the table of how long pretraining went on; nothing where nothing is known of it."""
+    if not lines:
+        return []
+    header = ["model", "stage", "updates allowed", "made", "kept", "trainings"]
+    return [
+        "How long pretraining went on: updates allowed, made before it ended or stopped by itself, and those whose",
+        "weights were kept, over folds and seeds. Where far fewer were made than allowed, the rate was still high:",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + " --- |" * len(header),
+        *("| " + " | ".join(_effort_cells(effort)) + " |" for effort in lines),
+        "",
+    ]
+
+
+def _effort_cells(effort: Effort) -> list[str]:
+    spans = (f"{low:,d}" if low == high else f"{low:,d} to {high:,d}" for low, high in (effort.made, effort.kept))
+    return [effort.label, effort.stage, number(effort.allowed, ",d"), *spans, str(effort.trainings)]
+
+
+def write_leaderboard(
+    records: Sequence[RunRecord],
+    suite: str,
+    path: Path,
+    missing: Sequence[str] = (),
+    kept: Mapping[str, ArtifactRecord] | None = None,
+) -> Path:
     """Write ``leaderboard.md`` whole; arguments as of `markdown`."""
-    return write_text_whole(path, markdown(records, suite, missing))
+    return write_text_whole(path, markdown(records, suite, missing, kept))
 
 
 def _devices(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:

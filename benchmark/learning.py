@@ -1,8 +1,11 @@
-"""How pretraining went and what came of it: learning curves, and R2 against what a stage reached. No torch here."""
+"""How pretraining went and what came of it: how long it went on, learning curves, R2 against what a stage reached.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +47,51 @@ class Reached:
     label: str
     causal: bool
     points: tuple[tuple[str, float, float], ...]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long one stage of a method's pretraining went on, over folds and seeds.
+
+    A stage that stops by itself never comes to the end of its schedule, where the rate is low: a budget that is allowed
+    is not one that was used.
+
+    Attributes
+    ----------
+    allowed : updates at most; None where the artifact does not say.
+    made : the fewest and the most updates before a training ended.
+    kept : of the updates whose weights were kept, the first and the last.
+    """
+
+    stage: str
+    label: str
+    allowed: int | None
+    made: tuple[int, int]
+    kept: tuple[int, int]
+    trainings: int
+
+
+def efforts(records: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord]) -> list[tuple[Comparison, list[Effort]]]:
+    """Collect how long every stage went on, for every table, by method and in the order of its stages."""
+    kept = _trained(kept)
+    found = []
+    for comparison, group in comparable(records):
+        lines = []
+        for method in methods(group).values():
+            stages: dict[str, dict[str, ArtifactRecord]] = {}
+            for use in (use for run in method for use in run.artifacts if use.hash in kept):
+                stages.setdefault(use.kind, {})[use.hash] = kept[use.hash]
+            lines += [_effort(stage, label(method[0]), list(used.values())) for stage, used in stages.items()]
+        if lines:
+            found.append((comparison, sorted(lines, key=lambda effort: effort.label)))
+    return found
+
+
+def _effort(stage: str, name: str, trainings: Sequence[ArtifactRecord]) -> Effort:
+    made = [round(each.history[-1]["update"]) for each in trainings]
+    kept = [each.best_update for each in trainings]
+    allowed = trainings[0].config.get("train", {}).get("updates")
+    return Effort(stage, name, allowed, (min(made), max(made)), (min(kept), max(kept)), len(trainings))
 
 
 def learning_curves(

@@ -50,8 +50,17 @@ class ArtifactRecord(BaseModel):
     @property
     def best_score(self) -> float:
         """Validation score of the weights that were kept; where training happened, the start is no result."""
-        scores = [entry["score"] for entry in self.history[1:] or self.history]
-        return max((score for score in scores if math.isfinite(score)), default=math.nan)
+        return max((entry["score"] for entry in self._candidates), default=math.nan)
+
+    @property
+    def best_update(self) -> int:
+        """Update after which the weights that were kept were made; 0 where none had a score."""
+        best = max(self._candidates, key=lambda entry: entry["score"], default={"update": 0.0})
+        return round(best["update"])
+
+    @property
+    def _candidates(self) -> list[dict[str, float]]:
+        return [entry for entry in self.history[1:] or self.history if math.isfinite(entry["score"])]
 
 
 def keep(folder: Path, used: Iterable[ArtifactRecord]) -> None:

@@ -88,12 +88,13 @@ def leaderboard(
         print(json.dumps(comparisons, indent=1))
         return
     from realmbench.leaderboard import write_leaderboard
+    from realmbench.pretrainings import read_pretrainings
     from realmbench.render import err, print_comparisons
     from realmbench.suite import built_in_suites, outstanding, read_suite
 
     missing = outstanding(read_suite(chosen), records) if chosen in built_in_suites() else []
     print_comparisons(records)
-    path = write_leaderboard(records, chosen, output, missing)
+    path = write_leaderboard(records, chosen, output, missing, read_pretrainings(results_dir, chosen))
     err.print(f"Wrote {path} from {len(records)} records.", markup=False)
 
 

@@ -10,7 +10,8 @@ import pytest
 from realmbench.dataset import Dataset
 from realmbench.errors import RealmbenchError
 from realmbench.figures import learning_figure, write_figures
-from realmbench.learning import learning_curves, reached
+from realmbench.leaderboard import markdown
+from realmbench.learning import efforts, learning_curves, reached
 from realmbench.plan import RunRequest, make_plan
 from realmbench.pretrainings import PRETRAININGS, ArtifactRecord, keep, read_folder, read_pretrainings
 from realmbench.records import ArtifactUse, RunRecord
@@ -100,6 +101,36 @@ def test_curves_and_ends_by_hand(runs: list[RunRecord], tmp_path: Path) -> None:
         ("teacher", "one (tiny)"): (("a", -0.8, pytest.approx(0.7)), ("a", -0.7, 0.5)),
         ("teacher", "two (tiny)"): (("a", -0.8, 0.4), ("a", -0.7, 0.3)),
     }
+
+
+def test_how_long_pretraining_went_on_by_hand(runs: list[RunRecord], tmp_path: Path) -> None:
+    """Made is where it ended, kept the first best after the start, however good the start was."""
+    template = next(iter(read_pretrainings(tmp_path, runs[0].suite).values()))
+    template = template.model_copy(update={"config": {"train": {"updates": 3000}}})
+    kept = {
+        record.hash: record
+        for record in (
+            artifact("t1", "teacher", [0.9, 0.1, 0.5, 0.5, 0.4], template),
+            artifact("t2", "teacher", [0.0, math.nan, 0.2], template),
+            artifact("s1", "student", [0.0, 0.5], template.model_copy(update={"config": {}})),
+            artifact("untrained", "teacher", [-1.5], template),
+        )
+    }
+    first, second = (runs[0], runs[0].model_copy(update={"seed": 1}))
+    records = [
+        made_from(first, "one", 0.6, teacher="t1", student="s1"),
+        made_from(first.model_copy(update={"session": "other"}), "one", 0.8, teacher="t1", student="s1"),
+        made_from(second, "one", 0.5, teacher="t2", student="forgotten"),
+        made_from(first, "never", 0.1, teacher="untrained"),
+    ]
+    [(_, lines)] = efforts(records, kept)
+    assert [(line.label, line.stage, line.allowed, line.made, line.kept, line.trainings) for line in lines] == [
+        ("one (tiny)", "teacher", 3000, (20, 40), (20, 20), 2),
+        ("one (tiny)", "student", None, (10, 10), (10, 10), 1),
+    ]
+    page = markdown(records, "x", kept=kept)
+    assert "| one (tiny) | teacher | 3,000 | 20 to 40 | 20 | 2 |\n| one (tiny) | student | – | 10 | 10 | 1 |" in page
+    assert "How long" not in markdown(records, "x")
 
 
 def test_what_is_there_is_not_written_twice(runs: list[RunRecord], tmp_path: Path) -> None:
