@@ -40,6 +40,7 @@ class Difference:
     sessions : R2 of the first minus R2 of the second, averaged over seeds, by session.
     missing : held-out sessions that one of them lacks.
     mixed : labels of those whose records several versions of the code made.
+    left_out : seeds that one of them lacks on some session; they count for nothing.
     interval : 95 % interval of the mean difference; None below four sessions.
     p_value, p_adjusted : of the signed-rank test, the latter after Holm over everything that was asked for together,
         all datasets included; None below six sessions.
@@ -54,6 +55,7 @@ class Difference:
     sessions: dict[str, float]
     missing: tuple[str, ...]
     mixed: tuple[str, ...]
+    left_out: tuple[int, ...]
     seeds: int
     subjects: int
     mean: float
@@ -104,7 +106,7 @@ def differences(
         if one is not None and all(other is not None for other in rest):
             common = [_common(one, other) for other in rest if other is not None]
             for seconds in calibrations or (None,):
-                pairs += [(comparison, seconds, _at(a, seconds), _at(b, seconds)) for a, b in common]
+                pairs += [(comparison, seconds, _at(a, seconds), _at(b, seconds), left) for a, b, left in common]
     if not pairs:
         for name in (first, *others):
             if name not in known:
@@ -112,12 +114,13 @@ def differences(
         raise RealmbenchError(
             f"no dataset, protocol and front end has records of all of {', '.join((first, *others))}; run them alike"
         )
-    raw = [_p_value(a, b) for _, _, a, b in pairs]
+    raw = [_p_value(a, b) for _, _, a, b, _ in pairs]
     # Holm over everything that was asked for and can be tested at all; the rest makes no claim.
     adjusted = iter(holm([p for p in raw if p is not None]))
     found: dict[str, tuple[Comparison, list[Difference]]] = {}
-    for (comparison, seconds, a, b), p_value in zip(pairs, raw):
-        difference = _difference(comparison, seconds, a, b, p_value, None if p_value is None else next(adjusted))
+    for (comparison, seconds, a, b, left_out), p_value in zip(pairs, raw):
+        p_adjusted = None if p_value is None else next(adjusted)
+        difference = _difference(comparison, seconds, a, b, left_out, p_value, p_adjusted)
         found.setdefault(repr(comparison), (comparison, []))[1].append(difference)
     return list(found.values())
 
@@ -144,15 +147,16 @@ def _p_value(a: Runs, b: Runs) -> float | None:
     return signed_rank_p(score_matrix(sums_of(a), sums_of(b)).mean(1))
 
 
-def _common(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> tuple[Runs, Runs]:
-    """Keep the sessions and seeds that both have."""
+def _common(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> tuple[Runs, Runs, tuple[int, ...]]:
+    """Keep the sessions and seeds that both have; return the seeds left out, too."""
     a, b = runs_by_session(first), runs_by_session(second)
     sessions = [name for name in a if name in b]
     seeds = sorted(set(a[sessions[0]]) & set(b[sessions[0]])) if sessions else []
     if not seeds:
         raise RealmbenchError(f"{label(first[0])} and {label(second[0])} share no session and seed; run them alike")
     kept = ({name: {seed: runs[name][seed] for seed in seeds} for name in sessions} for runs in (a, b))
-    return next(kept), next(kept)
+    left_out = {record.seed for record in (*first, *second)} - set(seeds)
+    return next(kept), next(kept), tuple(sorted(left_out))
 
 
 def _at(runs: Runs, seconds: float | None) -> Runs:
@@ -170,6 +174,7 @@ def _difference(
     seconds: float | None,
     a: Runs,
     b: Runs,
+    left_out: tuple[int, ...],
     p_value: float | None,
     p_adjusted: float | None,
 ) -> Difference:
@@ -188,6 +193,7 @@ def _difference(
         sessions=dict(zip(a, by_session.tolist())),
         missing=tuple(name for name in comparison.sessions if name not in a),
         mixed=mixed,
+        left_out=left_out,
         seeds=scores.shape[1],
         subjects=len({run.subject for run in runs}),
         mean=float(scores.mean()),
@@ -254,6 +260,9 @@ def _claim(d: Difference, count: int) -> str:
 
 def _limits(d: Difference) -> list[str]:
     limits = []
+    if d.left_out:
+        which = f"Seed {d.left_out[0]} is" if len(d.left_out) == 1 else f"Seeds {', '.join(map(str, d.left_out))} are"
+        limits.append(f"{which} left out: one of the two lacks it on some session.")
     if d.seeds == 1:
         limits.append("One seed each: this is about these trained weights, and training again may change it.")
     if d.subjects < MANY_SUBJECTS:

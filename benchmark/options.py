@@ -48,12 +48,17 @@ def build_options(
 ) -> Model:
     """Build a model of options from defaults and what the user set; dotted names reach into nested models.
 
+    A mapping sets what it names, and what it does not name stays as the defaults have it.
+
     Raises
     ------
-    OptionError : an unknown name (with the nearest ones), a wrong type or value.
+    OptionError : an unknown name (with the nearest ones), a wrong type or value, or one given in two ways.
     """
     merged = _copy(defaults or {})
-    for name, value in values.items():
+    given = [leaf for name, value in values.items() for leaf in leaves({name: value}).items()]
+    for name, value in given:
+        if [other for other, _ in given].count(name) > 1:
+            raise OptionError(f"--set {prefix}.{name} is given twice")
         *parents, last = name.split(".")
         level: dict[str, Any] = merged
         level_model: type[BaseModel] = model

@@ -58,8 +58,7 @@ class Entry(BaseModel):
         """Say whether a record is of this entry's runs of a model on a dataset, whatever its session and seed."""
         settings = parse_settings(self.settings)
         data = settings.pop("data")
-        wanted = {f"{prefix}.{name}": value for prefix, values in settings.items() for name, value in values.items()}
-        there = leaves(record.config)
+        wanted, there = leaves(settings), leaves(record.config)
         return (
             (record.dataset, record.model) == (dataset, recorded_name(model))
             and (record.preset, record.protocol) == (self.preset, self.protocol)

@@ -130,7 +130,21 @@ def test_only_common_sessions_and_seeds_count(template: RunRecord, base: np.ndar
     assert (len(found.sessions), found.seeds) == (6, 1)
     assert found.missing == ("s6", "s7")
     assert not found.claimed
+    assert found.left_out == (1,)
+    assert "Seed 1 is left out: one of the two lacks it on some session." in in_words(found)
     assert "Nothing is claimed: 2 of 8 held-out sessions are missing (s6, s7)" in in_words(found)
+
+
+def test_a_seed_that_one_session_lacks_is_left_out_everywhere_and_said(template: RunRecord, base: np.ndarray) -> None:
+    three = np.column_stack([base, base[:, 0]])
+    records = records_of(template, "a", three + 0.1) + records_of(template, "b", three)
+    [(_, [found])] = differences(records, "a", ["b"])
+    assert (found.seeds, found.left_out) == (3, ())
+    assert "left out" not in in_words(found)
+    [(_, [found])] = differences(
+        [record for record in records if (record.session, record.seed) != ("s3", 1)], "a", ["b"]
+    )
+    assert (found.seeds, found.left_out, len(found.sessions)) == (2, (1,), 8)
 
 
 def test_records_of_several_versions_of_the_code_claim_nothing(template: RunRecord, base: np.ndarray) -> None:

@@ -64,6 +64,17 @@ def test_defaults_and_dotted_names_merge() -> None:
     assert defaults == {"stage": {"updates": 20}}
 
 
+def test_a_mapping_leaves_what_it_does_not_name_as_the_defaults_have_it() -> None:
+    defaults = {"stage": {"updates": 20, "rate": 0.25}}
+    built = build_options(Outer, {"stage": {"updates": 3}}, "train", defaults)
+    assert built.stage == Inner(updates=3, rate=0.25)
+    assert build_options(Outer, {"stage": {}}, "train", defaults).stage == Inner(updates=20, rate=0.25)
+    with pytest.raises(OptionError, match=r"train\.stage\.updates is given twice"):
+        build_options(Outer, {"stage": {"updates": 3}, "stage.updates": 4}, "train", defaults)
+    with pytest.raises(OptionError, match="Did you mean 'updates'"):
+        build_options(Outer, {"stage": {"update": 3}}, "train", defaults)
+
+
 def test_stages_that_share_their_defaults_are_set_apart() -> None:
     class Stages(BaseModel):
         first: Inner = Inner()
