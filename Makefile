@@ -2,12 +2,13 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+PAGES := ablations ceiling-v1 drift-v1 fewshot-small-v1 fewshot-v1 stopping-v1
 # Never let the top-level folders (datasets, benchmark, ...) shadow packages of the same name.
 export PYTHONSAFEPATH := 1
 # More threads than free cores slow small networks down; a run states how many it used.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test slow lint types check clean
+.PHONY: install demo test slow lint types check pages clean
 
 # Every network library is pinned to a tested version by constraints.txt (torch: the CPU build where the index has one).
 $(BIN)/realmbench: pyproject.toml constraints.txt
@@ -42,6 +43,11 @@ types: install
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p realmbench
 
 check: lint types test
+
+# What is made from the run records: leaderboard.md, and a page in the folder of every other suite.
+pages: install
+	$(BIN)/realmbench leaderboard --suite core-v1
+	for suite in $(PAGES); do $(BIN)/realmbench leaderboard --suite $$suite --output results/$$suite/README.md || exit 1; done
 
 clean:
 	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

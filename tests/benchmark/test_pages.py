@@ -1,0 +1,30 @@
+"""The pages in the repository are what the run records in it give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from realmbench.leaderboard import markdown
+from realmbench.pretrainings import read_pretrainings
+from realmbench.records import read_records
+from realmbench.suite import built_in_suites, outstanding, read_suite
+
+RESULTS = Path(__file__).parents[2] / "results"
+LEADERBOARD = RESULTS.parent / "leaderboard.md"
+SUITES = sorted({path.name for path in RESULTS.iterdir()} & set(built_in_suites()))
+
+
+def test_there_are_results() -> None:
+    assert "core-v1" in SUITES
+    assert len(SUITES) > 3
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_page_is_what_the_records_give(suite: str) -> None:
+    """``make pages`` writes them."""
+    page = LEADERBOARD if suite == "core-v1" else RESULTS / suite / "README.md"
+    records = read_records(RESULTS, suite)
+    missing = outstanding(read_suite(suite), records)
+    assert page.read_text() == markdown(records, suite, missing, read_pretrainings(RESULTS, suite))
