@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-PAGES := ablations ceiling-v1 drift-v1 fewshot-small-v1 fewshot-v1 stopping-v1
+PAGES := $(filter-out audit core-v1 local tuning, $(notdir $(wildcard results/*)))
 # Never let the top-level folders (datasets, benchmark, ...) shadow packages of the same name.
 export PYTHONSAFEPATH := 1
 # More threads than free cores slow small networks down; a run states how many it used.
