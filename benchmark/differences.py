@@ -41,6 +41,7 @@ class Difference:
     missing : held-out sessions that one of them lacks.
     mixed : labels of those whose records several versions of the code made.
     left_out : seeds that one of them lacks on some session; they count for nothing.
+    other_data : sessions of which the two were handed different data: frames of another version, or spikes beside them.
     interval : 95 % interval of the mean difference; None below four sessions.
     p_value, p_adjusted : of the signed-rank test, the latter after Holm over everything that was asked for together,
         all datasets included; None below six sessions.
@@ -56,6 +57,7 @@ class Difference:
     missing: tuple[str, ...]
     mixed: tuple[str, ...]
     left_out: tuple[int, ...]
+    other_data: tuple[str, ...]
     seeds: int
     subjects: int
     mean: float
@@ -169,6 +171,10 @@ def _codes(runs: Runs) -> set[str]:
     return {run.code for of_session in runs.values() for run in of_session.values()}
 
 
+def _data(of_session: Mapping[int, RunRecord]) -> set[str]:
+    return {run.data_key for run in of_session.values()}
+
+
 def _difference(
     comparison: Comparison,
     seconds: float | None,
@@ -194,6 +200,7 @@ def _difference(
         missing=tuple(name for name in comparison.sessions if name not in a),
         mixed=mixed,
         left_out=left_out,
+        other_data=tuple(name for name in a if _data(a[name]) != _data(b[name])),
         seeds=scores.shape[1],
         subjects=len({run.subject for run in runs}),
         mean=float(scores.mean()),
@@ -263,6 +270,9 @@ def _limits(d: Difference) -> list[str]:
     if d.left_out:
         which = f"Seed {d.left_out[0]} is" if len(d.left_out) == 1 else f"Seeds {', '.join(map(str, d.left_out))} are"
         limits.append(f"{which} left out: one of the two lacks it on some session.")
+    if d.other_data:
+        which = d.other_data[0] + " and others" * (len(d.other_data) > 1)
+        limits.append(f"Their records name different data (other frames, or spikes beside them): {which}.")
     if d.seeds == 1:
         limits.append("One seed each: this is about these trained weights, and training again may change it.")
     if d.subjects < MANY_SUBJECTS:

@@ -147,6 +147,20 @@ def test_a_seed_that_one_session_lacks_is_left_out_everywhere_and_said(template:
     assert (found.seeds, found.left_out, len(found.sessions)) == (2, (1,), 8)
 
 
+def test_methods_that_were_handed_different_data_are_told_apart(template: RunRecord, base: np.ndarray) -> None:
+    records = records_of(template, "a", base + 0.1) + records_of(template, "b", base)
+    [(_, [found])] = differences(records, "a", ["b"])
+    assert found.other_data == ()
+    assert "different data" not in in_words(found)
+    other = [
+        record.model_copy(update={"data_key": "other"}) if (record.model, record.session) == ("b", "s3") else record
+        for record in records
+    ]
+    [(_, [found])] = differences(other, "a", ["b"])
+    assert found.other_data == ("s3",)
+    assert "Their records name different data (other frames, or spikes beside them): s3." in in_words(found)
+
+
 def test_records_of_several_versions_of_the_code_claim_nothing(template: RunRecord, base: np.ndarray) -> None:
     records = records_of(template, "a", base + 0.1) + records_of(template, "b", base)
     [(_, [found])] = differences(records, "a", ["b"])
