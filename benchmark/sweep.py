@@ -171,9 +171,11 @@ def run_jobs(
 ) -> list[Outcome]:
     """Run jobs, each in a fresh process, ``processes`` at a time, and return what became of them in order of ending.
 
-    Each process uses ``threads`` torch threads; small networks are fastest with one. An interruption ends the running
-    jobs; finished runs are kept, and the next call goes on from there.
+    What has no record yet comes first. Each process uses ``threads`` torch threads; small networks are fastest with
+    one. An interruption ends the running jobs; finished runs are kept, and the next call goes on from there.
     """
+    # A job whose runs all have records is only looked at, in case its data have changed: it can wait.
+    jobs = sorted(jobs, key=lambda job: job.recorded == len(job.sessions))
     jobs = [replace(job, request=replace(job.request, processes=processes)) for job in jobs]
     for name, value in (("processes", processes), ("threads", threads)):
         if value < 1:

@@ -100,6 +100,15 @@ def test_failures_are_listed_and_take_nothing_else_with_them(toy_name: str, tmp_
     assert all(job.recorded == 0 for job in plan_jobs(wanted, results, None, fresh=True))
 
 
+def test_a_sweep_that_goes_on_starts_with_what_has_no_record(toy_name: str, tmp_path: Path) -> None:
+    [outcome] = run_jobs(plan_jobs(suite(toy_name, "mean", sessions=["a2"]), tmp_path, None), tmp_path, None, 1)
+    assert outcome.status == "done"
+    started: list[Job] = []
+    jobs = plan_jobs(suite(toy_name, "mean", "wiener", sessions=["a2"]), tmp_path, None)
+    run_jobs(jobs, tmp_path, None, 1, on_start=started.append)
+    assert [(job.request.model, job.recorded) for job in started] == [("wiener", 0), ("mean", 1)]
+
+
 def test_processes_that_want_the_same_teacher_train_it_once(toy_name: str, tmp_path: Path) -> None:
     short = [f"train.{stage}.{key}" for stage in ("teacher", "student") for key in ("updates=30", "window_s=1")]
     runs = [
