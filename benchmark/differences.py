@@ -171,10 +171,6 @@ def _codes(runs: Runs) -> set[str]:
     return {run.code for of_session in runs.values() for run in of_session.values()}
 
 
-def _data(of_session: Mapping[int, RunRecord]) -> set[str]:
-    return {run.data_key for run in of_session.values()}
-
-
 def _difference(
     comparison: Comparison,
     seconds: float | None,
@@ -200,7 +196,9 @@ def _difference(
         missing=tuple(name for name in comparison.sessions if name not in a),
         mixed=mixed,
         left_out=left_out,
-        other_data=tuple(name for name in a if _data(a[name]) != _data(b[name])),
+        other_data=tuple(
+            name for name in a if any(run.data_key != b[name][seed].data_key for seed, run in a[name].items())
+        ),
         seeds=scores.shape[1],
         subjects=len({run.subject for run in runs}),
         mean=float(scores.mean()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from .curves import Curve, curves
 from .curves import in_words as curves_in_words
@@ -33,6 +34,8 @@ COLUMNS = (
     "step p95 µs",
 )
 MISSING = "–"
+
+Line = TypeVar("Line")
 
 
 def cells(row: Row, sessions: int) -> list[str]:
@@ -89,12 +92,12 @@ def markdown(
         "",
         "Made by `realmbench leaderboard` from the run records; do not edit. R2 is the mean over axes on the",
         "concatenated test blocks of a session, averaged over seeds and then over held-out sessions; its 95 % interval",
-        "is about other sessions of these subjects (and, with several seeds, other trainings). `of ceiling` is R2 as a",
-        "share of the exact optimum, where the data have one. SD sessions is the spread between sessions, SD seeds",
-        "between seeds. `train s` is the time on the held-out session (median over seeds), `with teacher s` adds all",
-        "pretraining; where several jobs ran at a time, seconds are upper bounds. Step times are those of the least",
-        "disturbed run. A row that lacks a session shows no mean. Machine, versions and configuration of every run",
-        "are in its record.",
+        "is about other sessions of these subjects or, with one session of each, about other subjects (and, with",
+        "several seeds, about other trainings). `of ceiling` is R2 as a share of the exact optimum, where the data",
+        "have one. SD sessions is the spread between sessions, SD seeds between seeds. `train s` is the time on the",
+        "held-out session (median over seeds), `with teacher s` adds all pretraining; where several jobs ran at a",
+        "time, seconds are upper bounds. Step times are those of the least disturbed run. A row that lacks a session",
+        "shows no mean. Machine, versions and configuration of every run are in its record.",
         "",
     ]
     if missing:
@@ -105,13 +108,17 @@ def markdown(
         lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
         lines += ["| " + " | ".join(cells(row, len(comparison.sessions))) + " |" for row in rows]
         lines += ["", in_words(comparison, rows), ""]
-        lines += _curve_lines(next((found for other, found in calibrated if other == comparison), ()))
-        lines += _effort_lines(next((found for other, found in pretrained if other == comparison), ()))
+        lines += _curve_lines(_of(comparison, calibrated))
+        lines += _effort_lines(_of(comparison, pretrained))
         lines += [
             f"Sessions: {', '.join(comparison.sessions)}. Devices: {', '.join(_devices(records, comparison))}.",
             "",
         ]
     return "\n".join(lines)
+
+
+def _of(comparison: Comparison, found: Sequence[tuple[Comparison, list[Line]]]) -> list[Line]:
+    return next((lines for other, lines in found if other == comparison), [])
 
 
 def _curve_lines(lines: Sequence[Curve]) -> list[str]:
@@ -138,7 +145,8 @@ def _effort_lines(lines: Sequence[Effort]) -> list[str]:
     header = ["model", "stage", "updates allowed", "made", "kept", "trainings"]
     return [
         "How long pretraining went on: updates allowed, made before it ended or stopped by itself, and those whose",
-        "weights were kept, over folds and seeds. Where far fewer were made than allowed, the rate was still high:",
+        "weights were kept, over folds and seeds. Where far fewer were made than allowed, the rate was still high. Of",
+        "trainings that are not listed no course was kept:",
         "",
         "| " + " | ".join(header) + " |",
         "|" + " --- |" * len(header),
@@ -148,7 +156,7 @@ def _effort_lines(lines: Sequence[Effort]) -> list[str]:
 
 
 def _effort_cells(effort: Effort) -> list[str]:
-    spans = (f"{low:,d}" if low == high else f"{low:,d} to {high:,d}" for low, high in (effort.made, effort.kept))
+    spans = (f"{low:,d}" if low == high else f"{low:,d} to {high:,d}" for low, high in (effort.made, effort.best))
     return [effort.label, effort.stage, number(effort.allowed, ",d"), *spans, str(effort.trainings)]
 
 

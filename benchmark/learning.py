@@ -5,7 +5,7 @@ No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,14 +60,14 @@ class Effort:
     ----------
     allowed : updates at most; None where the artifact does not say.
     made : the fewest and the most updates before a training ended.
-    kept : of the updates whose weights were kept, the first and the last.
+    best : of the updates whose weights were kept, the first and the last.
     """
 
     stage: str
     label: str
     allowed: int | None
     made: tuple[int, int]
-    kept: tuple[int, int]
+    best: tuple[int, int]
     trainings: int
 
 
@@ -79,8 +79,8 @@ def efforts(records: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord]) ->
         lines = []
         for method in methods(group).values():
             stages: dict[str, dict[str, ArtifactRecord]] = {}
-            for use in (use for run in method for use in run.artifacts if use.hash in kept):
-                stages.setdefault(use.kind, {})[use.hash] = kept[use.hash]
+            for _, kind, address in _used(method, kept):
+                stages.setdefault(kind, {})[address] = kept[address]
             lines += [_effort(stage, label(method[0]), list(used.values())) for stage, used in stages.items()]
         if lines:
             found.append((comparison, sorted(lines, key=lambda effort: effort.label)))
@@ -89,9 +89,9 @@ def efforts(records: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord]) ->
 
 def _effort(stage: str, name: str, trainings: Sequence[ArtifactRecord]) -> Effort:
     made = [round(each.history[-1]["update"]) for each in trainings]
-    kept = [each.best_update for each in trainings]
+    best = [each.best_update for each in trainings]
     allowed = trainings[0].config.get("train", {}).get("updates")
-    return Effort(stage, name, allowed, (min(made), max(made)), (min(kept), max(kept)), len(trainings))
+    return Effort(stage, name, allowed, (min(made), max(made)), (min(best), max(best)), len(trainings))
 
 
 def learning_curves(
@@ -108,10 +108,8 @@ def learning_curves(
     for comparison, group in comparable(records):
         users: dict[str, dict[str, RunRecord]] = {}
         for method in methods(group).values():
-            for run in method:
-                for use in run.artifacts:
-                    if use.hash in kept:
-                        users.setdefault(use.hash, {}).setdefault(label(run), run)
+            for run, _, address in _used(method, kept):
+                users.setdefault(address, {}).setdefault(label(run), run)
         shared: dict[tuple[str, tuple[str, ...]], list[str]] = {}
         for address, named in users.items():
             shared.setdefault((kept[address].kind, tuple(sorted(named))), []).append(address)
@@ -140,11 +138,8 @@ def reached(records: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord]) ->
         lines = []
         for method in methods(group).values():
             scores: dict[str, dict[tuple[str, str], list[float]]] = {}
-            for run in method:
-                for use in run.artifacts:
-                    if use.hash in kept:
-                        of_stage = scores.setdefault(use.kind, {})
-                        of_stage.setdefault((run.fold, use.hash), []).append(run.metrics[HEADLINE])
+            for run, kind, address in _used(method, kept):
+                scores.setdefault(kind, {}).setdefault((run.fold, address), []).append(run.metrics[HEADLINE])
             lines += [
                 Reached(
                     stage=stage,
@@ -160,6 +155,11 @@ def reached(records: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord]) ->
         if lines:
             found.append((comparison, lines))
     return found
+
+
+def _used(runs: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord]) -> Iterator[tuple[RunRecord, str, str]]:
+    """Yield every use of an artifact whose training is known: the run, the artifact's kind and its hash."""
+    return ((run, use.kind, use.hash) for run in runs for use in run.artifacts if use.hash in kept)
 
 
 def _trained(kept: Mapping[str, ArtifactRecord]) -> dict[str, ArtifactRecord]:

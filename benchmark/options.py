@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -55,7 +55,7 @@ def build_options(
     OptionError : an unknown name (with the nearest ones), a wrong type or value, or one given in two ways.
     """
     merged = _copy(defaults or {})
-    given = [leaf for name, value in values.items() for leaf in leaves({name: value}).items()]
+    given = list(_named(model, values, prefix))
     for name, value in given:
         if [other for other, _ in given].count(name) > 1:
             raise OptionError(f"--set {prefix}.{name} is given twice")
@@ -64,8 +64,8 @@ def build_options(
         level_model: type[BaseModel] = model
         path = prefix
         for parent in parents:
-            nested = _field(level_model, parent, path).annotation
-            if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+            nested = _nested(_field(level_model, parent, path))
+            if nested is None:
                 raise OptionError(f"--set {path}.{parent} holds one value and has no options below it")
             level, level_model, path = level.setdefault(parent, {}), nested, f"{path}.{parent}"
             if not isinstance(level, dict):
@@ -101,6 +101,22 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         found |= leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return found
+
+
+def _named(model: type[BaseModel], values: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    """Yield dotted names and values: a mapping for nested options is the values that it names."""
+    for name, value in values.items():
+        nested = None if "." in name else _nested(_field(model, name, path))
+        if nested is not None and isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", each) for inner, each in _named(nested, value, f"{path}.{name}"))
+        else:
+            yield name, value
+
+
+def _nested(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of options that a field holds, None where it holds one value."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _field(model: type[BaseModel], name: str, path: str) -> FieldInfo:

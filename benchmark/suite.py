@@ -55,7 +55,7 @@ class Entry(BaseModel):
     settings: tuple[str, ...] = Field((), alias="set")
 
     def covers(self, record: RunRecord, dataset: str, model: str) -> bool:
-        """Say whether a record is of this entry's runs of a model on a dataset, whatever its session and seed."""
+        """Say whether a record is of this entry's runs of a model on a dataset; none named is any front end."""
         settings = parse_settings(self.settings)
         data = settings.pop("data")
         wanted, there = leaves(settings), leaves(record.config)
@@ -67,6 +67,11 @@ class Entry(BaseModel):
             and set(record.changed_options) <= set(wanted)
             and all(there.get(name) == value for name, value in wanted.items())
         )
+
+    def wanted(self, records: Sequence[RunRecord]) -> set[tuple[str, int]]:
+        """Return the sessions and seeds of a model on a dataset, as far as its records name the sessions."""
+        held_out = {name for record in records for name in record.held_out_sessions or [record.session]}
+        return {(name, seed) for name in self.sessions or held_out for seed in range(self.seeds)}
 
 
 class Suite(BaseModel):
@@ -114,14 +119,19 @@ class Suite(BaseModel):
 
 
 def outstanding(suite: Suite, records: Sequence[RunRecord]) -> list[str]:
-    """Say what a suite lists and the records lack, a text per dataset: methods without any or short of seeds."""
+    """Say what a suite lists and the records lack, a text per dataset: methods without any run, and those begun."""
     lacking: dict[str, list[str]] = {}
-    for entry, dataset, model in suite.pairs():
-        seeds = {record.seed for record in records if entry.covers(record, dataset, model)}
-        notes = [*filter(None, [entry.front_end]), *entry.settings]
-        if seeds:
-            notes.append(f"{len(seeds)} of {entry.seeds} seeds")
-        if len(seeds) < entry.seeds:
+    pairs = list(suite.pairs())
+    for entry, dataset, model in pairs:
+        alike = [other for other, *what in pairs if what == [dataset, model] and other.settings == entry.settings]
+        elsewhere = {other.front_end for other in alike} - {entry.front_end}
+        own = [r for r in records if entry.covers(r, dataset, model) and r.front_end not in elsewhere]
+        wanted = entry.wanted(own)
+        there = wanted & {(record.session, record.seed) for record in own}
+        if not there or there != wanted:
+            notes = [*filter(None, [entry.front_end]), *entry.settings]
+            if there:
+                notes.append(f"{len(there)} of {len(wanted)} runs")
             lacking.setdefault(dataset, []).append(f"{model} ({', '.join(notes)})" if notes else model)
     return [f"{', '.join(methods)} on {dataset}" for dataset, methods in lacking.items()]
 

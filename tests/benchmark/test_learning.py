@@ -124,7 +124,7 @@ def test_how_long_pretraining_went_on_by_hand(runs: list[RunRecord], tmp_path: P
         made_from(first, "never", 0.1, teacher="untrained"),
     ]
     [(_, lines)] = efforts(records, kept)
-    assert [(line.label, line.stage, line.allowed, line.made, line.kept, line.trainings) for line in lines] == [
+    assert [(line.label, line.stage, line.allowed, line.made, line.best, line.trainings) for line in lines] == [
         ("one (tiny)", "teacher", 3000, (20, 40), (20, 20), 2),
         ("one (tiny)", "student", None, (10, 10), (10, 10), 1),
     ]

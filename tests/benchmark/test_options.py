@@ -73,6 +73,19 @@ def test_a_mapping_leaves_what_it_does_not_name_as_the_defaults_have_it() -> Non
         build_options(Outer, {"stage": {"updates": 3}, "stage.updates": 4}, "train", defaults)
     with pytest.raises(OptionError, match="Did you mean 'updates'"):
         build_options(Outer, {"stage": {"update": 3}}, "train", defaults)
+    with pytest.raises(OptionError, match="Did you mean 'stage'"):
+        build_options(Outer, {"stages": {}}, "train", defaults)
+    with pytest.raises(OptionError, match=r"train\.hidden=\{\} is not valid"):
+        build_options(Outer, {"hidden": {}}, "train", defaults)
+
+
+def test_a_field_that_holds_a_mapping_or_may_be_none_takes_one_whole() -> None:
+    class Others(BaseModel):
+        table: dict[str, int] = {"a": 1}
+        part: Inner | None = None
+
+    assert build_options(Others, {"table": {"b": 2}}, "decoder").table == {"b": 2}
+    assert build_options(Others, {"part": {"updates": 3}}, "decoder").part == Inner(updates=3)
 
 
 def test_stages_that_share_their_defaults_are_set_apart() -> None:

@@ -111,8 +111,8 @@ def test_seconds_of_different_devices_are_neither_mixed_nor_compared(template: R
 
 def test_what_a_suite_lists_and_nobody_ran_is_named(template: RunRecord) -> None:
     records = [record(template, "m", session, 0, 0.3) for session in "st"]
-    said = "Listed by the suite and not run yet: n on here; m (2 of 3 seeds) on other."
-    assert said in markdown(records, "x", ["n on here", "m (2 of 3 seeds) on other"])
+    said = "Listed by the suite and not run yet: n on here; m (2 of 3 runs) on other."
+    assert said in markdown(records, "x", ["n on here", "m (2 of 3 runs) on other"])
     assert "not run yet" not in markdown(records, "x")
 
 

@@ -74,9 +74,9 @@ def test_part_of_a_suite(tmp_path: Path) -> None:
         suite.only(["lstm"], ["c"])
 
 
-def test_what_is_listed_and_not_run_is_named_with_its_options_and_seeds(tmp_path: Path, toy: Dataset) -> None:
+def test_what_is_listed_and_not_run_is_named_with_its_options(tmp_path: Path, toy: Dataset) -> None:
     def records(seeds: int, **options: object) -> list[RunRecord]:
-        request = RunRequest(model="wiener", preset="tiny", sessions=["a2"], seeds=seeds, options=options)
+        request = RunRequest(model="wiener", preset="tiny", seeds=seeds, options=options)
         return run(make_plan(request, toy), toy, tmp_path, Events(), SessionBank(toy, Events().stage))
 
     text = f"""
@@ -97,14 +97,29 @@ def test_what_is_listed_and_not_run_is_named_with_its_options_and_seeds(tmp_path
         """
     suite = read_suite(written(tmp_path, text))
     plain, changed = records(2), records(1, lag_step=2)
-    everything = "wiener, kalman, wiener (decoder.lag_step=2), wiener (lfp100)"
+    assert {record.session for record in plain} == {"a2", "b2"}
     also = "wiener (decoder.lag_step=2) on other"
+    everything = "wiener, kalman, wiener (decoder.lag_step=2), wiener (lfp100)"
     assert outstanding(suite, []) == [f"{everything} on {toy.full_name}", also]
-    assert outstanding(suite, plain[:1])[0].startswith("wiener (1 of 2 seeds), kalman, wiener (decoder.lag_step=2), ")
-    lacking = "kalman, wiener (decoder.lag_step=2, 1 of 2 seeds), wiener (lfp100)"
+    lacking = "kalman, wiener (decoder.lag_step=2, 2 of 4 runs), wiener (lfp100)"
     assert outstanding(suite, [*plain, *changed]) == [f"{lacking} on {toy.full_name}", also]
+    for index in range(4):  # one session of one seed lacks
+        [here, _] = outstanding(suite, plain[:index] + plain[index + 1 :])
+        assert here.startswith("wiener (3 of 4 runs), kalman, wiener (decoder.lag_step=2), ")
     elsewhere = [record.model_copy(update={"protocol": "calibration-v1"}) for record in plain]
     assert outstanding(suite, elsewhere) == outstanding(suite, [])
+    # What another entry names with its front end is that entry's.
+    [here, _] = outstanding(suite, [record.model_copy(update={"front_end": "lfp100"}) for record in plain])
+    assert here.startswith("wiener, kalman, wiener (decoder.lag_step=2) on")
+
+
+def test_entry_of_some_sessions_asks_for_these_alone(tmp_path: Path, toy: Dataset) -> None:
+    entry = f'models = ["mean"]\ndatasets = ["{toy.full_name}"]\nsessions = ["a2"]'
+    suite = read_suite(written(tmp_path, f'name = "mine"\npreset = "tiny"\n[[runs]]\n{entry}'))
+    plan = make_plan(RunRequest(model="mean", preset="tiny"), toy)
+    both = run(plan, toy, tmp_path, Events(), SessionBank(toy, Events().stage))
+    assert outstanding(suite, [record for record in both if record.session == "a2"]) == []
+    assert outstanding(suite, [record for record in both if record.session == "b2"]) == [f"mean on {toy.full_name}"]
 
 
 @pytest.mark.parametrize(

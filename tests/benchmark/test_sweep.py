@@ -107,6 +107,10 @@ def test_a_sweep_that_goes_on_starts_with_what_has_no_record(toy_name: str, tmp_
     jobs = plan_jobs(suite(toy_name, "mean", "wiener", sessions=["a2"]), tmp_path, None)
     run_jobs(jobs, tmp_path, None, 1, on_start=started.append)
     assert [(job.request.model, job.recorded) for job in started] == [("wiener", 0), ("mean", 1)]
+    anew: list[Job] = []
+    jobs = plan_jobs(suite(toy_name, "mean", "wiener", sessions=["a2"]), tmp_path, None, fresh=True)
+    run_jobs(jobs, tmp_path, None, 1, on_start=anew.append)
+    assert [job.request.model for job in anew] == ["mean", "wiener"]
 
 
 def test_processes_that_want_the_same_teacher_train_it_once(toy_name: str, tmp_path: Path) -> None:

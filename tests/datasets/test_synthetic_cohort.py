@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from realmbench.dataset import open_dataset
+from realmbench.datasets.synthetic.electrodes import dead, tuning
 from realmbench.datasets.synthetic.simulate import simulate_session
 from realmbench.datasets.synthetic_cohort import SUBJECTS, SyntheticCohort
 
@@ -39,3 +40,12 @@ def test_subjects_differ_and_are_those_of_the_simulator() -> None:
     assert (first.dataset, first.subject, first.session) == ("synthetic-cohort", "s1", "s1-test-d020")
     assert abs(np.corrcoef(first.behaviour[:, 0], second.behaviour[:, 0])[0, 1]) < 0.3
     np.testing.assert_array_equal(np.asarray(first.lfp.raw), simulate_session(dataset.config, 1, 20, 100).lfp)
+
+
+def test_every_subject_has_tuning_and_dead_electrodes_of_its_own() -> None:
+    config = SyntheticCohort("default").config
+    loadings = {subject: tuning(config, "any", 4, subject, 75, 1.0).ravel() for subject in SUBJECTS["default"]}
+    between = np.corrcoef(list(loadings.values()))[np.triu_indices(len(loadings), 1)]
+    assert np.abs(between).max() < 0.5
+    assert np.corrcoef(loadings[2], tuning(config, "any", 4, 2, 76, 1.0).ravel())[0, 1] > 0.9
+    assert len({dead(config, subject, 75).tobytes() for subject in SUBJECTS["default"]}) == len(loadings)
