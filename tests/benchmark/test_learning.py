@@ -41,6 +41,15 @@ def made_from(record: RunRecord, model: str, r2: float, **artifacts: str) -> Run
     )
 
 
+def runs_of_one(record: RunRecord) -> list[RunRecord]:
+    """Two sessions with one seed and one with another; the student of the latter has left no course."""
+    return [
+        made_from(record, "one", 0.6, teacher="t1", student="s1"),
+        made_from(record.model_copy(update={"session": "other"}), "one", 0.8, teacher="t1", student="s1"),
+        made_from(record.model_copy(update={"seed": 1}), "one", 0.5, teacher="t2", student="forgotten"),
+    ]
+
+
 def test_a_run_keeps_how_its_pretraining_went(runs: list[RunRecord], toy: Dataset, tmp_path: Path) -> None:
     kept = read_pretrainings(tmp_path, runs[0].suite)
     assert sorted(kept) == sorted(use.hash for use in runs[0].artifacts)
@@ -82,9 +91,7 @@ def test_curves_and_ends_by_hand(runs: list[RunRecord], tmp_path: Path) -> None:
     }
     first, second = (runs[0], runs[0].model_copy(update={"seed": 1}))
     records = [
-        made_from(first, "one", 0.6, teacher="t1", student="s1"),
-        made_from(first.model_copy(update={"session": "other"}), "one", 0.8, teacher="t1", student="s1"),
-        made_from(second, "one", 0.5, teacher="t2", student="forgotten"),
+        *runs_of_one(runs[0]),
         made_from(first, "two", 0.4, teacher="t1"),
         made_from(second, "two", 0.3, teacher="t2"),
         made_from(first, "three", 0.1, teacher="untrained"),
@@ -116,12 +123,9 @@ def test_how_long_pretraining_went_on_by_hand(runs: list[RunRecord], tmp_path: P
             artifact("untrained", "teacher", [-1.5], template),
         )
     }
-    first, second = (runs[0], runs[0].model_copy(update={"seed": 1}))
     records = [
-        made_from(first, "one", 0.6, teacher="t1", student="s1"),
-        made_from(first.model_copy(update={"session": "other"}), "one", 0.8, teacher="t1", student="s1"),
-        made_from(second, "one", 0.5, teacher="t2", student="forgotten"),
-        made_from(first, "never", 0.1, teacher="untrained"),
+        *runs_of_one(runs[0]),
+        made_from(runs[0], "never", 0.1, teacher="untrained"),
     ]
     [(_, lines)] = efforts(records, kept)
     assert [(line.label, line.stage, line.allowed, line.made, line.best, line.trainings) for line in lines] == [
