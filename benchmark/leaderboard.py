@@ -105,8 +105,7 @@ def markdown(
     calibrated, pretrained = curves(records), efforts(records, kept or {})
     for comparison, rows in compare(records):
         lines += [f"## {title(comparison)}", ""]
-        lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-        lines += ["| " + " | ".join(cells(row, len(comparison.sessions))) + " |" for row in rows]
+        lines += _table(COLUMNS, [cells(row, len(comparison.sessions)) for row in rows])
         lines += ["", in_words(comparison, rows), ""]
         lines += _curve_lines(_of(comparison, calibrated))
         lines += _effort_lines(_of(comparison, pretrained))
@@ -121,6 +120,11 @@ def _of(comparison: Comparison, found: Sequence[tuple[Comparison, list[Line]]]) 
     return next((lines for other, lines in found if other == comparison), [])
 
 
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    ruled = ["| " + " | ".join(row) + " |" for row in (header, *rows)]
+    return [ruled[0], "|" + " --- |" * len(header), *ruled[1:]]
+
+
 def _curve_lines(lines: Sequence[Curve]) -> list[str]:
     """Return the table of calibration curves below a comparison; nothing where there are none."""
     if not lines:
@@ -129,9 +133,7 @@ def _curve_lines(lines: Sequence[Curve]) -> list[str]:
     return [
         "R2 against seconds of calibration, ± half the 95 % interval:",
         "",
-        "| " + " | ".join(header) + " |",
-        "|" + " --- |" * len(header),
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *_table(header, rows),
         "",
         curves_in_words(lines),
         "",
@@ -148,9 +150,7 @@ def _effort_lines(lines: Sequence[Effort]) -> list[str]:
         "weights were kept, over folds and seeds. Where far fewer were made than allowed, the rate was still high. Of",
         "trainings that are not listed no course was kept:",
         "",
-        "| " + " | ".join(header) + " |",
-        "|" + " --- |" * len(header),
-        *("| " + " | ".join(_effort_cells(effort)) + " |" for effort in lines),
+        *_table(header, [_effort_cells(effort) for effort in lines]),
         "",
     ]
 

@@ -259,6 +259,11 @@ def read_records(results_dir: Path, suite: str | None = None) -> list[RunRecord]
     return records
 
 
+def held_out_of(records: Iterable[RunRecord]) -> set[str]:
+    """Return the held-out sessions that records name: of older ones, which name none, their own."""
+    return {name for record in records for name in record.held_out_sessions or [record.session]}
+
+
 def suites(results_dir: Path) -> list[str]:
     """Return the names of the suites that hold records."""
     if not results_dir.is_dir():

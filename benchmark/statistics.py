@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import RealmbenchError, unknown_name
-from .records import RunRecord
+from .records import RunRecord, held_out_of
 from .uncertainty import (
     LEAK_ERRORS,
     SIGNIFICANCE_SESSIONS,
@@ -168,7 +168,7 @@ def across_front_ends(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def _comparison(records: Sequence[RunRecord], wanted: Sequence[str] | None) -> Comparison:
-    held_out = {name for record in records for name in record.held_out_sessions or [record.session]}
+    held_out = held_out_of(records)
     sessions = tuple(sorted(wanted or held_out))
     splits = {(record.session, record.split_hash) for record in records}
     if len(splits) > len({session for session, _ in splits}):

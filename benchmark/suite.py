@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .errors import OptionError, RealmbenchError, unknown_name
 from .options import leaves, parse_settings
 from .plan import SUITE_NAME, recorded_name
-from .records import RunRecord
+from .records import RunRecord, held_out_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,12 +56,13 @@ class Entry(BaseModel):
 
     def covers(self, record: RunRecord, dataset: str, model: str) -> bool:
         """Say whether a record is of this entry's runs of a model on a dataset; none named is any front end."""
+        if (record.dataset, record.model) != (dataset, recorded_name(model)):
+            return False
         settings = parse_settings(self.settings)
         data = settings.pop("data")
         wanted, there = leaves(settings), leaves(record.config)
         return (
-            (record.dataset, record.model) == (dataset, recorded_name(model))
-            and (record.preset, record.protocol) == (self.preset, self.protocol)
+            (record.preset, record.protocol) == (self.preset, self.protocol)
             and self.front_end in (None, record.front_end)
             and record.data_options == data
             and set(record.changed_options) <= set(wanted)
@@ -70,8 +71,7 @@ class Entry(BaseModel):
 
     def wanted(self, records: Sequence[RunRecord]) -> set[tuple[str, int]]:
         """Return the sessions and seeds of a model on a dataset, as far as its records name the sessions."""
-        held_out = {name for record in records for name in record.held_out_sessions or [record.session]}
-        return {(name, seed) for name in self.sessions or held_out for seed in range(self.seeds)}
+        return {(name, seed) for name in self.sessions or held_out_of(records) for seed in range(self.seeds)}
 
 
 class Suite(BaseModel):
