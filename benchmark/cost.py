@@ -25,6 +25,7 @@ import numpy as np
 
 from .decoder import Decoder
 from .front_end import FrontEnd
+from .machine import limited_threads
 from .records import Latency
 from .session import Session
 
@@ -54,7 +55,7 @@ def front_end_latency(front_end: FrontEnd, channels: int, sampling_rate: float, 
 
 
 def _timed(step: Callable[[int], Any], device: str) -> Latency:
-    with _one_thread(), _without_collection():
+    with limited_threads(1), _without_collection():
         for index in range(WARM_UP_STEPS):
             step(index)
         microseconds: list[float] = []
@@ -76,21 +77,6 @@ def _timed(step: Callable[[int], Any], device: str) -> Latency:
         device=device,
         warm_up=WARM_UP_STEPS,
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch and the linear algebra of numpy use one thread inside: at batch 1 a second only waits for the first."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -80,6 +82,25 @@ def ready_device(device: str) -> str:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
         register_fused_operations()
     return device
+
+
+@contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """Let torch and the linear algebra of numpy and scipy use so many threads inside.
+
+    For small networks one is fastest: others mostly wait for it, and where cores are busy it waits for them. Sums come
+    out differently in the last digits with another number.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def reset_device_memory(device: str) -> None:

@@ -30,6 +30,8 @@ from .curves import in_words as curves_in_words
 from .curves import table as curve_table
 from .differences import Difference
 from .differences import in_words as difference_in_words
+from .expected_time import duration
+from .expected_time import in_words as time_in_words
 from .leaderboard import MISSING, interval_text, number, title
 from .records import Reproduction, RunRecord
 from .runner import Events
@@ -104,16 +106,19 @@ def sweep_progress(name: str, jobs: Sequence[Job]) -> Iterator[tuple[Callable[[J
         yield on_start, on_end
 
 
-def print_jobs(suite: Suite, jobs: Sequence[Job]) -> None:
-    """Print what a sweep would do."""
-    table = Table("job", "runs", "recorded", title=f"suite {suite.name}: {suite.summary}", title_justify="left")
-    for job in jobs:
-        table.add_row(Text(job.name), str(len(job.sessions)), str(job.recorded))
+def print_jobs(suite: Suite, jobs: Sequence[Job], seconds: Sequence[float | None], processes: int) -> None:
+    """Print what a sweep would do, and how long that takes at most."""
+    table = Table(
+        "job", "runs", "recorded", "about", title=f"suite {suite.name}: {suite.summary}", title_justify="left"
+    )
+    for job, expected in zip(jobs, seconds):
+        about = MISSING if expected is None else duration(expected)
+        table.add_row(Text(job.name), str(len(job.sessions)), str(job.recorded), about if expected != 0 else "")
     out.print(table)
     runs, recorded = sum(len(job.sessions) for job in jobs), sum(job.recorded for job in jobs)
     out.print(
         f"{len(jobs)} jobs, {runs} runs, {recorded} with a record of the same options and code; "
-        "whether their data are the same is seen when the sweep runs.",
+        "whether their data are the same is seen when the sweep runs. " + time_in_words(jobs, seconds, processes),
         soft_wrap=True,
     )
 

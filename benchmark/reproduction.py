@@ -8,8 +8,7 @@ protocol need not be run again because a line was rewritten.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from .bank import Events, SessionBank
 from .dataset import DATASETS, open_dataset
 from .decoder import DECODERS
 from .errors import OptionError, RealmbenchError
+from .machine import limited_threads
 from .options import leaves
 from .plan import Plan, RunRequest, make_plan
 from .records import Reproduction, RunRecord, note_reproduction, read_record, record_files
@@ -118,7 +118,7 @@ def reproduce(
             f"and rounded otherwise, by this processor or without {made_with} (docs/synthetic-reach.md tells how to "
             "make the same)"
         )
-    with tempfile.TemporaryDirectory() as folder, _threads(record.threads):
+    with tempfile.TemporaryDirectory() as folder, limited_threads(record.threads):
         [again] = run(plan, dataset, Path(folder), events, bank)
     entry = Reproduction(
         session=record.session,
@@ -168,21 +168,6 @@ def _changed(plan: Plan, record: RunRecord) -> str:
         for name in sorted({*ours, *theirs})
         if ours.get(name) != theirs.get(name)
     )
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with as many threads as the record did: sums come out differently with others."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        with threadpool_limits(count):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _measured(record: RunRecord) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from .dataset import Dataset, open_dataset
 from .decoder import DECODERS
 from .errors import OptionError, RealmbenchError
 from .files import cache_dir, lock_if_free, write_text_whole
+from .machine import limited_threads
 from .options import parse_settings
 from .plan import Plan, RunRequest, make_plan
 from .records import read_record, record_path, same_code
@@ -49,6 +50,7 @@ class Job:
     Attributes
     ----------
     request : names one fold's sessions and one seed.
+    full_name, config_hash : of the dataset and of all options, as records have them.
     recorded : how many of its runs have a record of the same options and code; data are compared when it runs.
     """
 
@@ -57,6 +59,8 @@ class Job:
     fold: str
     request: RunRequest
     front_end: str
+    full_name: str
+    config_hash: str
     sessions: tuple[str, ...]
     recorded: int
 
@@ -141,6 +145,8 @@ def plan_jobs(
                         fold=fold.name,
                         request=replace(request, sessions=fold.held_out, seeds=(seed,)),
                         front_end=plan.front_end.name,
+                        full_name=dataset.full_name,
+                        config_hash=plan.config_hash,
                         sessions=fold.held_out,
                         recorded=0 if fresh else recorded,
                     )
@@ -263,11 +269,6 @@ def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, thread
     with log.open("w", encoding="utf-8", buffering=1) as file:
         sys.stdout = sys.stderr = file
         try:
-            import torch
-            from threadpoolctl import threadpool_limits
-
-            torch.set_num_threads(threads)
-            threadpool_limits(threads)
             dataset = open_dataset(job.dataset, data_root, job.data_options)
             events = Events(
                 done=lambda record, reused: print(
@@ -277,7 +278,8 @@ def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, thread
                 failed=lambda path, reason: print(f"failed: {reason} ({path})"),
                 note=print,
             )
-            run(make_plan(job.request, dataset), dataset, results_dir, events, SessionBank(dataset, events.stage))
+            with limited_threads(threads):
+                run(make_plan(job.request, dataset), dataset, results_dir, events, SessionBank(dataset, events.stage))
         except Exception as error:
             if not isinstance(error, FailedRunsError):
                 traceback.print_exc()

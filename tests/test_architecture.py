@@ -39,6 +39,7 @@ FLOOR_4 = {
     "single_run",
     "suite",
     "sweep",
+    "expected_time",
     "tuning",
     "tuning_study",
     "tuning_trial",

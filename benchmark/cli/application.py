@@ -68,6 +68,10 @@ PresetName = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
+Threads = Annotated[
+    int,
+    typer.Option(min=1, help="Threads to compute with; small networks are fastest with one, preset paper with more."),
+]
 Settings = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", metavar="PREFIX.NAME=VALUE", help="Change an option: decoder., train. or data."),

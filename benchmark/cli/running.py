@@ -19,6 +19,7 @@ from .application import (
     Protocol,
     ResultsDir,
     Settings,
+    Threads,
     app,
     data_app,
     is_dataset,
@@ -59,6 +60,7 @@ def run(
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds.")] = 1,
     device: Device = "cpu",
+    threads: Threads = 1,
     settings: Settings = None,
     suite: Annotated[
         Optional[str],  # noqa: UP045
@@ -74,6 +76,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     from realmbench.dataset import open_dataset
+    from realmbench.machine import limited_threads
     from realmbench.options import parse_settings
     from realmbench.plan import RunRequest, make_plan
     from realmbench.render import err, print_comparisons, progress_events
@@ -109,7 +112,7 @@ def run(
     problems: list[str] = []
     for plan in plans:
         total = seeds * sum(len(fold.held_out) for fold in plan.folds)
-        with progress_events(total, plan.request.model) as events:
+        with limited_threads(threads), progress_events(total, plan.request.model) as events:
             try:
                 # A bank per decoder keeps one fold in memory; frames come from the cache on disk.
                 bank = SessionBank(opened, events.stage)
@@ -190,6 +193,7 @@ def sweep(
 ) -> None:
     import os
 
+    from realmbench.expected_time import expected_seconds, in_words
     from realmbench.records import read_records
     from realmbench.render import err, print_comparisons, print_jobs, sweep_progress
     from realmbench.suite import read_suite
@@ -197,16 +201,22 @@ def sweep(
 
     wanted = read_suite(suite).only(model or (), dataset or ())
     jobs = plan_jobs(wanted, results_dir, data_root, fresh, device)
+    count = processes if processes is not None else os.cpu_count() or 1
+    seconds = expected_seconds(jobs, read_records(results_dir, wanted.name))
     if dry_run:
         if as_json:
-            rows = [{"job": job.name, "runs": len(job.sessions), "recorded": job.recorded} for job in jobs]
+            rows = [
+                {"job": job.name, "runs": len(job.sessions), "recorded": job.recorded, "seconds": expected}
+                for job, expected in zip(jobs, seconds)
+            ]
             print(json.dumps(rows, indent=1))
         else:
-            print_jobs(wanted, jobs)
+            print_jobs(wanted, jobs, seconds, count)
         return
+    if words := in_words(jobs, seconds, count):
+        err.print(words, markup=False)
     with sweep_progress(wanted.name, jobs) as (on_start, on_end):
         try:
-            count = processes if processes is not None else os.cpu_count() or 1
             outcomes = run_jobs(jobs, results_dir, data_root, count, threads, on_start, on_end)
         except KeyboardInterrupt:
             err.print("interrupted: finished runs are kept, and the same command goes on from there")

@@ -9,7 +9,7 @@ import typer
 
 from realmbench.errors import OptionError
 
-from .application import AsJson, DataRoot, Device, FrontEnd, PresetName, Protocol, ResultsDir, Settings, app
+from .application import AsJson, DataRoot, Device, FrontEnd, PresetName, Protocol, ResultsDir, Settings, Threads, app
 
 if TYPE_CHECKING:
     from realmbench.dataset import Dataset
@@ -72,12 +72,13 @@ def pretrain(
     preset: PresetName = "small",
     seed: Seed = 0,
     device: Device = "cpu",
+    threads: Threads = 1,
     settings: Settings = None,
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
     request = {"model": model, "protocol": protocol, "front_end": front_end, "preset": preset, "device": device}
-    _pretrain(request, dataset, fold, seed, output, settings, data_root, as_json, None)
+    _pretrain(request, dataset, fold, seed, output, settings, data_root, threads, as_json, None)
 
 
 @app.command(help=DISTILL_EXAMPLES)
@@ -97,12 +98,13 @@ def distill(
     preset: PresetName = "small",
     seed: Seed = 0,
     device: Device = "cpu",
+    threads: Threads = 1,
     settings: Settings = None,
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
     request = {"model": model, "protocol": protocol, "front_end": front_end, "preset": preset, "device": device}
-    _pretrain(request, dataset, fold, seed, output, settings, data_root, as_json, teacher)
+    _pretrain(request, dataset, fold, seed, output, settings, data_root, threads, as_json, teacher)
 
 
 @app.command(help=FINETUNE_EXAMPLES)
@@ -135,6 +137,7 @@ def finetune(
         typer.Option(help="Without --from: the seed; 0 by default."),
     ] = None,
     device: Device = "cpu",
+    threads: Threads = 1,
     settings: Settings = None,
     suite: Annotated[
         Optional[str],  # noqa: UP045
@@ -146,6 +149,7 @@ def finetune(
 ) -> None:
     from realmbench import checkpoint
     from realmbench.bank import SessionBank
+    from realmbench.machine import limited_threads
     from realmbench.render import err, print_comparisons, progress_events
 
     own = {"--model": model, "--protocol": protocol, "--preset": preset, "--front-end": front_end, "--seed": seed}
@@ -161,7 +165,7 @@ def finetune(
         request |= {"model": model, "front_end": front_end}
         request |= {"protocol": protocol or "blocked-v1", "preset": preset or "small"}
         plan, opened = _plan(request, dataset, settings, data_root)
-    with progress_events(1, plan.request.model) as events:
+    with limited_threads(threads), progress_events(1, plan.request.model) as events:
         bank = SessionBank(opened, events.stage)
         record = checkpoint.finetune(plan, session, seed or 0, output, results_dir, bank, events, start)
     if as_json:
@@ -179,16 +183,18 @@ def _pretrain(
     output: Path,
     settings: list[str] | None,
     data_root: Path | None,
+    threads: int,
     as_json: bool,
     given: Path | None,
 ) -> None:
     from realmbench import checkpoint
     from realmbench.bank import SessionBank
+    from realmbench.machine import limited_threads
     from realmbench.render import err, progress_events
 
     plan, opened = _plan(request, dataset, settings, data_root)
     chosen = checkpoint.fold_of(plan, fold)
-    with progress_events(1, plan.request.model) as events:
+    with limited_threads(threads), progress_events(1, plan.request.model) as events:
         bank = SessionBank(opened, events.stage)
         artifact = checkpoint.pretrain(plan, chosen, seed, output, bank, events, given)
     record = artifact.record

@@ -10,7 +10,7 @@ import typer
 
 from realmbench.errors import RealmbenchError
 
-from .application import AsJson, DataRoot, Device, PresetName, ResultsDir, Settings, app
+from .application import AsJson, DataRoot, Device, PresetName, ResultsDir, Settings, Threads, app
 
 TUNE_EXAMPLES = """
 Search the options that a decoder declares, on sessions that no fold holds out.
@@ -51,12 +51,14 @@ def tune(
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Of the search and of every training.")] = 0,
     device: Device = "cpu",
+    threads: Threads = 1,
     fresh: Annotated[bool, typer.Option(help="Forget earlier trials.")] = False,
     data_root: DataRoot = None,
     results_dir: ResultsDir = Path("results"),
     as_json: AsJson = False,
 ) -> None:
     from realmbench.dataset import open_dataset
+    from realmbench.machine import limited_threads
     from realmbench.options import parse_settings
     from realmbench.plan import RunRequest, make_plan
     from realmbench.render import err, print_trial, print_tuning, progress_stage
@@ -85,7 +87,7 @@ def tune(
     for plan in plans:
         check_tunable(plan, opened, budget, only or ())
     records = []
-    with progress_stage() as stage:
+    with limited_threads(threads), progress_stage() as stage:
         events = TuningEvents(stage, print_trial, lambda text: err.print(text, markup=False))
         for plan in plans:
             try:

@@ -35,6 +35,16 @@ def test_run_then_leaderboard(tmp_path: Path, toy_name: str) -> None:
     assert text.index("| wiener (tiny) |") < text.index("| mean (tiny) |")
 
 
+def test_run_computes_with_the_threads_it_is_given(tmp_path: Path, toy_name: str) -> None:
+    run = ["run", "--model", "mean", "--dataset", toy_name, "--preset", "tiny", "--json"]
+    for given, used in ((), 1), (("--threads", "2"), 2):
+        done = realmbench(*run, *given, "--fresh", folder=tmp_path)
+        assert [record["threads"] for record in json.loads(done.stdout)] == [used, used]
+    refused = realmbench(*run, "--threads", "0", folder=tmp_path)
+    assert refused.returncode == 2
+    assert "--threads" in refused.stderr
+
+
 def test_check_reports_and_exits_by_the_verdict(tmp_path: Path, toy_name: str) -> None:
     good = realmbench("check", "mean", toy_name, "--short", folder=tmp_path)
     assert good.returncode == 0, good.stderr

@@ -51,16 +51,6 @@ def test_front_end_is_timed_on_the_samples_of_one_frame() -> None:
     assert many.p50 > few.p50
 
 
-def test_threads_are_given_back(session_maker: Any) -> None:
-    torch.set_num_threads(2)
-    try:
-        with cost._one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
-
-
 class Holder:
     def __init__(self, **things: object) -> None:
         self.__dict__.update(things)
