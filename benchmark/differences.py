@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -106,9 +106,7 @@ def differences(
         known |= {*available, *(runs[0].model for runs in available.values())}
         one, *rest = (_chosen(name, available) for name in (first, *others))
         if one is not None and all(other is not None for other in rest):
-            common = [_common(one, other) for other in rest if other is not None]
-            for seconds in calibrations or (None,):
-                pairs += [(comparison, seconds, _at(a, seconds), _at(b, seconds), left) for a, b, left in common]
+            pairs += [Pair(comparison, one, other) for other in rest if other is not None]
     if not pairs:
         for name in (first, *others):
             if name not in known:
@@ -116,11 +114,44 @@ def differences(
         raise RealmbenchError(
             f"no dataset, protocol and front end has records of all of {', '.join((first, *others))}; run them alike"
         )
-    raw = [_p_value(a, b) for _, _, a, b, _ in pairs]
-    # Holm over everything that was asked for and can be tested at all; the rest makes no claim.
-    adjusted = iter(holm([p for p in raw if p is not None]))
+    return paired(pairs, calibrations)
+
+
+class Pair(NamedTuple):
+    """All records of two methods on one comparison."""
+
+    comparison: Comparison
+    first: Sequence[RunRecord]
+    second: Sequence[RunRecord]
+
+
+def paired(
+    pairs: Sequence[Pair], calibrations: Sequence[float] = (), decided: int = 0
+) -> list[tuple[Comparison, list[Difference]]]:
+    """Compare two methods of each pair on the sessions and seeds that both have.
+
+    Parameters
+    ----------
+    calibrations : as of `differences`.
+    decided : number of comparisons that were decided on together, where that is more than these: p is adjusted for it.
+
+    Raises
+    ------
+    RealmbenchError : two methods share no session and seed, or one lacks a point of calibration.
+    """
+    common = [(pair.comparison, *_common(pair.first, pair.second)) for pair in pairs]
+    points = [
+        (comparison, seconds, _at(a, seconds), _at(b, seconds), left_out)
+        for seconds in calibrations or (None,)
+        for comparison, a, b, left_out in common
+    ]
+    raw = [_p_value(a, b) for _, _, a, b, _ in points]
+    # Holm over everything that was asked for and can be tested at all; the rest makes no claim. What was decided on and
+    # has not been run yet counts as if it said nothing.
+    tested = [p for p in raw if p is not None]
+    adjusted = iter(holm([*tested, *[1.0] * (decided - len(tested))]))
     found: dict[str, tuple[Comparison, list[Difference]]] = {}
-    for (comparison, seconds, a, b, left_out), p_value in zip(pairs, raw):
+    for (comparison, seconds, a, b, left_out), p_value in zip(points, raw):
         p_adjusted = None if p_value is None else next(adjusted)
         difference = _difference(comparison, seconds, a, b, left_out, p_value, p_adjusted)
         found.setdefault(repr(comparison), (comparison, []))[1].append(difference)
@@ -149,11 +180,17 @@ def _p_value(a: Runs, b: Runs) -> float | None:
     return signed_rank_p(score_matrix(sums_of(a), sums_of(b)).mean(1))
 
 
+def shared(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> tuple[list[str], list[int]]:
+    """Return the sessions and the seeds that both have."""
+    a, b = runs_by_session(first), runs_by_session(second)
+    sessions = [name for name in a if name in b]
+    return sessions, sorted(set(a[sessions[0]]) & set(b[sessions[0]])) if sessions else []
+
+
 def _common(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> tuple[Runs, Runs, tuple[int, ...]]:
     """Keep the sessions and seeds that both have; return the seeds left out, too."""
     a, b = runs_by_session(first), runs_by_session(second)
-    sessions = [name for name in a if name in b]
-    seeds = sorted(set(a[sessions[0]]) & set(b[sessions[0]])) if sessions else []
+    sessions, seeds = shared(first, second)
     if not seeds:
         raise RealmbenchError(f"{label(first[0])} and {label(second[0])} share no session and seed; run them alike")
     kept = ({name: {seed: runs[name][seed] for seed in seeds} for name in sessions} for runs in (a, b))
@@ -238,29 +275,46 @@ def in_words(difference: Difference) -> str:
     return " ".join(sentences)
 
 
+Verdict = Literal["missing", "mixed", "better", "equal", "few", "many", "none"]
+
+
+def verdict(d: Difference) -> Verdict:
+    """Sort a difference by what may be claimed of it: of ``better`` and ``equal`` something, of the others nothing."""
+    count = len(d.sessions)
+    if d.missing or d.mixed:
+        return "missing" if d.missing else "mixed"
+    if d.claimed:
+        return "better"
+    if d.interval is None or count < SIGNIFICANCE_SESSIONS:
+        return "few"
+    if d.interval.low >= -EQUIVALENCE and d.interval.high <= EQUIVALENCE:
+        return "equal"
+    alone = d.p_value is not None and distinguishable(d.interval, d.p_value, count)
+    return "many" if alone else "none"
+
+
+def better_and_worse(d: Difference) -> tuple[str, str]:
+    """Return the labels of the two, the one with the higher mean first."""
+    return (d.first, d.second) if d.mean > 0 else (d.second, d.first)
+
+
 def _claim(d: Difference, count: int) -> str:
     assert d.interval is not None
-    if d.missing:
-        return (
-            f"Nothing is claimed: {len(d.missing)} of {count + len(d.missing)} held-out sessions are missing "
-            f"({', '.join(d.missing)}), and which ones are there may decide."
-        )
-    if d.mixed:
-        return f"Nothing is claimed: several versions of the code made the records of {' and of '.join(d.mixed)}."
-    low, high = d.interval.low, d.interval.high
-    if d.claimed:
-        ahead, behind = (d.first, d.second) if d.mean > 0 else (d.second, d.first)
-        return f"It can be claimed that {ahead} is better than {behind} on sessions like these."
-    if count >= SIGNIFICANCE_SESSIONS and low >= -EQUIVALENCE and high <= EQUIVALENCE:
-        return f"It can be claimed that the two are practically equal: the whole interval lies within {EQUIVALENCE:g}."
-    reach = f"a true difference anywhere from {low:+.3f} to {high:+.3f} remains possible"
-    if count < SIGNIFICANCE_SESSIONS:
-        few = f"with fewer than {SIGNIFICANCE_SESSIONS} sessions chance is too likely"
-        return f"No difference can be claimed: {few}; {reach}."
-    if d.p_value is not None and distinguishable(d.interval, d.p_value, count):
-        many = "too much was compared at once, alone it could be; decide beforehand which comparisons matter"
-        return f"No difference can be claimed: {many}; {reach}."
-    return f"No difference can be claimed; {reach}."
+    reach = f"a true difference anywhere from {d.interval.low:+.3f} to {d.interval.high:+.3f} remains possible"
+    better, worse = better_and_worse(d)
+    few = f"with fewer than {SIGNIFICANCE_SESSIONS} sessions chance is too likely"
+    many = "too much was compared at once, alone it could be; decide beforehand which comparisons matter"
+    return {
+        "missing": f"Nothing is claimed: {len(d.missing)} of {count + len(d.missing)} held-out sessions are missing "
+        f"({', '.join(d.missing)}), and which ones are there may decide.",
+        "mixed": f"Nothing is claimed: several versions of the code made the records of {' and of '.join(d.mixed)}.",
+        "better": f"It can be claimed that {better} is better than {worse} on sessions like these.",
+        "equal": f"It can be claimed that the two are practically equal: "
+        f"the whole interval lies within {EQUIVALENCE:g}.",
+        "few": f"No difference can be claimed: {few}; {reach}.",
+        "many": f"No difference can be claimed: {many}; {reach}.",
+        "none": f"No difference can be claimed; {reach}.",
+    }[verdict(d)]
 
 
 def _limits(d: Difference) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from .answers import HEADER, Answer, heading
+from .answers import rows as answer_rows
 from .curves import Curve, curves
 from .curves import in_words as curves_in_words
 from .curves import table as curve_table
@@ -79,6 +81,7 @@ def markdown(
     suite: str,
     missing: Sequence[str] = (),
     kept: Mapping[str, ArtifactRecord] | None = None,
+    answered: Sequence[Answer] = (),
 ) -> str:
     """Return the whole leaderboard of a suite as markdown.
 
@@ -86,6 +89,7 @@ def markdown(
     ----------
     missing : what the suite lists and has no record of, in words (`realmbench.suite.outstanding`).
     kept : how the pretrainings went, by the artifacts' hashes (`realmbench.pretrainings.read_pretrainings`).
+    answered : the suite's questions and what the records say to them (`realmbench.answers.answers`).
     """
     lines = [
         f"# Leaderboard: suite {suite}",
@@ -113,7 +117,7 @@ def markdown(
             f"Sessions: {', '.join(comparison.sessions)}. Devices: {', '.join(_devices(records, comparison))}.",
             "",
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_answer_lines(answered)])
 
 
 def _of(comparison: Comparison, found: Sequence[tuple[Comparison, list[Line]]]) -> list[Line]:
@@ -160,15 +164,34 @@ def _effort_cells(effort: Effort) -> list[str]:
     return [effort.label, effort.stage, number(effort.allowed, ",d"), *spans, str(effort.trainings)]
 
 
+def _answer_lines(answered: Sequence[Answer]) -> list[str]:
+    """Return a section of the questions that the suite asks; nothing where it asks none."""
+    if not answered:
+        return []
+    lines = [
+        "## What was asked",
+        "",
+        "Questions of the suite file and what the records say to them: the mean over sessions of the difference in R2,",
+        "its 95 % interval, the sessions in which the first is ahead, p of the signed-rank test, alone and after Holm",
+        "over all comparisons of the question, those not run yet included, and the probability that the two are",
+        "practically equal (within 0.01).",
+        "",
+    ]
+    for answer in answered:
+        lines += [f"**{heading(answer.question)}**", "", *_table(HEADER, answer_rows(answer)), ""]
+    return lines
+
+
 def write_leaderboard(
     records: Sequence[RunRecord],
     suite: str,
     path: Path,
     missing: Sequence[str] = (),
     kept: Mapping[str, ArtifactRecord] | None = None,
+    answered: Sequence[Answer] = (),
 ) -> Path:
     """Write ``leaderboard.md`` whole; arguments as of `markdown`."""
-    return write_text_whole(path, markdown(records, suite, missing, kept))
+    return write_text_whole(path, markdown(records, suite, missing, kept, answered))
 
 
 def _devices(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:

@@ -23,6 +23,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from .answers import HEADER, Answer, heading
+from .answers import rows as answer_rows
 from .bench import BenchResult
 from .conformance.report import Report
 from .curves import curves
@@ -237,6 +239,18 @@ def print_differences(found: Sequence[tuple[Comparison, Sequence[Difference]]]) 
             table.add_row(session, *cells)
         out.print(table)
         for difference in differences:
+            out.print(difference_in_words(difference) + "\n", soft_wrap=True, highlight=False, markup=False)
+
+
+def print_answers(found: Sequence[Answer]) -> None:
+    """Print a suite's questions: a table of each, and in words what may be claimed."""
+    for answer in found:
+        out.print(heading(answer.question), soft_wrap=True, highlight=False, markup=False)
+        table = Table(*HEADER, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for row in answer_rows(answer):
+            table.add_row(*map(Text, row))
+        out.print(table)
+        for difference in answer.differences:
             out.print(difference_in_words(difference) + "\n", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -24,11 +24,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import OptionError, RealmbenchError, unknown_name
-from .options import leaves, parse_settings
+from .options import parse_settings
 from .plan import SUITE_NAME, recorded_name
+from .question import Method, Question, has_options
 from .records import RunRecord, held_out_of
 
 if sys.version_info >= (3, 11):
@@ -58,15 +59,13 @@ class Entry(BaseModel):
         """Say whether a record is of this entry's runs of a model on a dataset; none named is any front end."""
         if (record.dataset, record.model) != (dataset, recorded_name(model)):
             return False
-        settings = parse_settings(self.settings)
-        data = settings.pop("data")
-        wanted, there = leaves(settings), leaves(record.config)
+        options = parse_settings(self.settings)
+        data = options.pop("data")
         return (
             (record.preset, record.protocol) == (self.preset, self.protocol)
             and self.front_end in (None, record.front_end)
             and record.data_options == data
-            and set(record.changed_options) <= set(wanted)
-            and all(there.get(name) == value for name, value in wanted.items())
+            and has_options(record, options)
         )
 
     def wanted(self, records: Sequence[RunRecord]) -> set[tuple[str, int]]:
@@ -82,6 +81,22 @@ class Suite(BaseModel):
     name: str = Field(pattern=f"^{SUITE_NAME}$")
     summary: str = ""
     runs: tuple[Entry, ...] = Field(min_length=1)
+    questions: tuple[Question, ...] = ()
+
+    @model_validator(mode="after")
+    def _asks_about_its_runs(self) -> Suite:
+        """Refuse a question about what the suite does not run: a slip in a name would leave it open for ever."""
+        for question in self.questions:
+            listed = {
+                Method(model=recorded_name(model), settings=entry.settings).name
+                for entry, dataset, model in self.pairs()
+                if dataset == question.dataset
+            }
+            for method in question.methods:
+                if method.name not in listed:
+                    where = f"method on {question.dataset} in the suite"
+                    raise ValueError(f"question {question.about!r}: {unknown_name(where, method.name, listed)}")
+        return self
 
     def pairs(self) -> Iterator[tuple[Entry, str, str]]:
         """Yield entry, dataset and model of everything in the suite."""

@@ -18,7 +18,7 @@ FOLDERS["realm"] = "realmbench.realm"
 FLOOR_1 = {
     "errors", "seeds", "files", "fingerprint", "options", "registry", "recording", "dataset", "metrics", "channels",
     "records", "manifest", "uncertainty", "search", "tuning_record",
-    "pretrainings",
+    "pretrainings", "question",
 }  # fmt: skip
 FLOOR_2 = {
     "linear_gaussian",
@@ -56,7 +56,17 @@ FLOOR_4 = {
     "checkpoint",
     "reproduction",
 }
-FLOOR_5 = {"statistics", "differences", "curves", "days", "stream_time", "learning", "leaderboard", "figures"}
+FLOOR_5 = {
+    "statistics",
+    "differences",
+    "answers",
+    "curves",
+    "days",
+    "stream_time",
+    "learning",
+    "leaderboard",
+    "figures",
+}
 FLOOR_6 = {"cli", "render", "__init__", "__main__"}
 
 

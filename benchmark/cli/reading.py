@@ -1,4 +1,4 @@
-"""Commands that read: list, show, leaderboard, compare, figures."""
+"""Commands that read: list, show, leaderboard, compare, answers, figures."""
 
 from __future__ import annotations
 
@@ -87,14 +87,18 @@ def leaderboard(
         ]
         print(json.dumps(comparisons, indent=1))
         return
+    from realmbench.answers import answers
     from realmbench.leaderboard import write_leaderboard
     from realmbench.pretrainings import read_pretrainings
     from realmbench.render import err, print_comparisons
     from realmbench.suite import built_in_suites, outstanding, read_suite
 
-    missing = outstanding(read_suite(chosen), records) if chosen in built_in_suites() else []
+    missing, answered = [], []
+    if chosen in built_in_suites():
+        listed = read_suite(chosen)
+        missing, answered = outstanding(listed, records), answers(listed.questions, records)
     print_comparisons(records)
-    path = write_leaderboard(records, chosen, output, missing, read_pretrainings(results_dir, chosen))
+    path = write_leaderboard(records, chosen, output, missing, read_pretrainings(results_dir, chosen), answered)
     err.print(f"Wrote {path} from {len(records)} records.", markup=False)
 
 
@@ -163,6 +167,41 @@ def compare(
     from realmbench.render import print_differences
 
     print_differences(found)
+
+
+@app.command("answers")
+def show_answers(
+    suite: Annotated[str, typer.Argument(help="A suite of `list suites`, or the path of a TOML file.")],
+    results_dir: ResultsDir = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Answer the questions that a suite file asks, each with Holm's correction over all that was decided on together.
+
+    Example: `realmbench answers cohort-v1`
+
+    Questions are written down before there are records, at the end of a suite file of your own (decided and about are
+    free text; pairs are models of the suite, or lists of a model and what is set; calibration_s may be left out):
+
+        [[questions]]
+        about = "Does mine beat its control and a GRU?"
+        decided = "before any record"
+        dataset = "synthetic-reach"
+        pairs = [["mine", "gru"], ["mine", ["mine", "decoder.idea=false"]]]
+        calibration_s = [15, 240]
+    """
+    from realmbench.answers import answers
+    from realmbench.suite import read_suite
+
+    asked = read_suite(suite)
+    if not asked.questions:
+        raise RealmbenchError(f"suite {asked.name} asks no questions; compare its methods with `realmbench compare`")
+    found = answers(asked.questions, _records_of(results_dir, asked.name)[1])
+    if as_json:
+        print(json.dumps([answer.as_dict() for answer in found], indent=1))
+        return
+    from realmbench.render import print_answers
+
+    print_answers(found)
 
 
 def _recorded(name: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from realmbench.answers import answers
 from realmbench.leaderboard import markdown
 from realmbench.plan import AUDIT_SUITE
 from realmbench.pretrainings import read_pretrainings
@@ -27,5 +28,8 @@ def test_page_is_what_the_records_give(suite: str) -> None:
     """``make pages`` writes them."""
     page = LEADERBOARD if suite == "core-v1" else RESULTS / suite / "README.md"
     records = read_records(RESULTS, suite)
-    missing = outstanding(read_suite(suite), records) if suite in built_in_suites() else []
-    assert page.read_text() == markdown(records, suite, missing, read_pretrainings(RESULTS, suite))
+    missing, answered = [], []
+    if suite in built_in_suites():
+        listed = read_suite(suite)
+        missing, answered = outstanding(listed, records), answers(listed.questions, records)
+    assert page.read_text() == markdown(records, suite, missing, read_pretrainings(RESULTS, suite), answered)

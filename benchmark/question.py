@@ -1,0 +1,86 @@
+"""A question that a suite asks: comparisons that are decided on before their records are there.
+
+    [[questions]]
+    about = "Is it the method, or are it more sessions?"
+    decided = "before any record of the two"
+    dataset = "synthetic-reach"
+    pairs = [["realm-student", "realm-pooled"], ["realm-student", ["gru-pooled", "train.pretrain.updates=600"]]]
+    calibration_s = [15, 240]     # points of the curves; left out, the records' own scores are compared
+
+All its comparisons, pairs times points, are one family: each has to stand against all that were decided on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .options import leaves, parse_settings
+from .records import RunRecord
+
+
+class Method(BaseModel):
+    """A model with what is set; written as its name, or as a list of its name and the settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    settings: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"model": value}
+        return {"model": value[0], "settings": value[1:]} if isinstance(value, (list, tuple)) and value else value
+
+    @property
+    def name(self) -> str:
+        """Name and settings in a line."""
+        return f"{self.model} ({', '.join(self.settings)})" if self.settings else self.model
+
+    def made(self, record: RunRecord) -> bool:
+        """Say whether a record is of this method, with these settings and no others."""
+        options = parse_settings(self.settings)
+        data = options.pop("data")
+        return (record.model, record.data_options) == (self.model, data) and has_options(record, options)
+
+
+class Question(BaseModel):
+    """Comparisons that were decided on together.
+
+    Attributes
+    ----------
+    about : the question, in words.
+    decided : when, and what had been seen by then.
+    front_end : needed where the suite runs these methods behind several.
+    pairs : first and second; positive differences favour the first.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    about: str
+    decided: str
+    dataset: str
+    front_end: str | None = None
+    pairs: tuple[tuple[Method, Method], ...] = Field(min_length=1)
+    calibration_s: tuple[float, ...] = ()
+
+    @property
+    def comparisons(self) -> int:
+        """How many comparisons share the error that is allowed."""
+        return len(self.pairs) * max(1, len(self.calibration_s))
+
+    @property
+    def methods(self) -> list[Method]:
+        """All methods that are compared, each once."""
+        return list(dict.fromkeys(method for pair in self.pairs for method in pair))
+
+
+def has_options(record: RunRecord, options: Mapping[str, Any]) -> bool:
+    """Say whether a record was made with these options of ``decoder`` and ``train`` and no others."""
+    wanted, there = leaves(options), leaves(record.config)
+    as_wanted = all(there.get(name) == value for name, value in wanted.items())
+    return as_wanted and set(record.changed_options) <= set(wanted)

@@ -1,0 +1,90 @@
+"""Questions in a suite file: how they are written, and slips that are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from realmbench.dataset import Dataset
+from realmbench.errors import OptionError
+from realmbench.plan import RunRequest, make_plan
+from realmbench.question import Method, Question
+from realmbench.records import RunRecord
+from realmbench.runner import Events, SessionBank, run
+from realmbench.suite import Suite, built_in_suites, read_suite
+
+SUITE = """
+name = "mine"
+preset = "tiny"
+[[runs]]
+models = ["gru", "my.py:Mine"]
+datasets = ["synthetic-reach"]
+[[runs]]
+models = ["gru"]
+datasets = ["synthetic-reach", "synthetic-reach:hard"]
+set = ["decoder.hidden=8", "train.updates=5"]
+"""
+QUESTION = """
+[[questions]]
+about = "Is mine better?"
+decided = "before any record"
+dataset = "synthetic-reach"
+pairs = [["my:Mine", "gru"], ["my:Mine", ["gru", "decoder.hidden=8", "train.updates=5"]]]
+calibration_s = [15, 240]
+"""
+
+
+def read(folder: Path, text: str) -> Suite:
+    path = folder / "suite.toml"
+    path.write_text(text)
+    return read_suite(str(path))
+
+
+def test_a_question_is_a_family_of_pairs_and_points(tmp_path: Path) -> None:
+    [question] = read(tmp_path, SUITE + QUESTION).questions
+    mine, plain, other = question.methods
+    assert question.pairs == ((mine, plain), (mine, other))
+    assert (mine.name, plain.name) == ("my:Mine", "gru")
+    assert other.name == "gru (decoder.hidden=8, train.updates=5)"
+    assert question.comparisons == 4
+    assert question.model_copy(update={"calibration_s": ()}).comparisons == 2
+    assert read(tmp_path, SUITE).questions == ()
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [
+        (('"gru"]', '"gur"]'), "unknown method on synthetic-reach in the suite 'gur'. Did you mean 'gru'"),
+        (("hidden=8", "hidden=9"), r"unknown method .* 'gru \(decoder.hidden=9, train.updates=5\)'"),
+        (('dataset = "synthetic-reach"', 'dataset = "synthetic-reach:hard"'), "question 'Is mine better.': unknown"),
+        (('decided = "before any record"', ""), "questions.1.decided: Field required"),
+        (("[15, 240]", '"all"'), "questions.1.calibration_s"),
+        ((', ["my:Mine"', ', ["gru", "gru"'), "questions.1.pairs.2"),
+    ],
+)
+def test_slips_are_refused(tmp_path: Path, slip: tuple[str, str], said: str) -> None:
+    assert slip[0] in QUESTION
+    with pytest.raises(OptionError, match=said):
+        read(tmp_path, SUITE + QUESTION.replace(*slip, 1))
+
+
+def test_a_method_is_its_model_and_exactly_these_settings(toy: Dataset, tmp_path: Path) -> None:
+    def record(**options: object) -> RunRecord:
+        request = RunRequest("gru", preset="tiny", sessions=("a2",), options=options, train={"updates": 1})
+        return run(make_plan(request, toy), toy, tmp_path, Events(), SessionBank(toy, Events().stage))[0]
+
+    plain, changed = record(), record(hidden=8)
+    once, both = ("train.updates=1",), ("train.updates=1", "decoder.hidden=8")
+    for settings, fitting in ((once, plain), (both, changed), (both[::-1], changed)):
+        method = Method(model="gru", settings=settings)
+        assert [method.made(each) for each in (plain, changed)] == [fitting is plain, fitting is changed]
+    assert not Method(model="gru").made(plain)
+    assert not Method(model="lstm", settings=once).made(plain)
+    assert not Method(model="gru", settings=("train.updates=1", "decoder.hidden=7")).made(changed)
+
+
+def test_every_suite_that_comes_along_asks_of_what_it_runs() -> None:
+    asked = {name: read_suite(name).questions for name in built_in_suites()}
+    assert sum(question.comparisons for question in asked["cohort-v1"]) == 10
+    assert all(isinstance(question, Question) for questions in asked.values() for question in questions)
