@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from .curves import has_point
 from .differences import Difference, Pair, better_and_worse, paired, shared, verdict
 from .errors import RealmbenchError
 from .question import Method, Question
 from .records import RunRecord
-from .statistics import comparable
+from .statistics import MISSING, comparable
 
 HEADER = ("first", "minus", "with", "difference", "95 % interval", "ahead", "p", "after Holm", "P(equal)", "claim")
 CLAIMS = {
@@ -20,75 +21,85 @@ CLAIMS = {
     "many": "none, alone it could be",
     "none": "none",
 }
-OPEN = "not run yet"
+
+
+class Open(NamedTuple):
+    """A comparison that was decided on and has no answer."""
+
+    first: Method
+    second: Method
+    calibration_s: float | None
+    why: str
 
 
 class Answer(NamedTuple):
-    """What the records say to a question.
-
-    Attributes
-    ----------
-    differences : of the comparisons that records of both methods answer, p adjusted for all that were decided on.
-    open : pairs that have not been run, or share no session and seed.
-    """
+    """What the records say to a question; p is adjusted for all that were decided on, answered or open."""
 
     question: Question
     differences: list[Difference]
-    open: list[tuple[Method, Method]]
+    open: list[Open]
 
     def as_dict(self) -> dict[str, Any]:
         """Return question and answer as JSON values."""
         return {
             "question": self.question.model_dump(mode="json"),
             "differences": [difference.as_dict() for difference in self.differences],
-            "open": [[first.name, second.name] for first, second in self.open],
+            "open": [{**each._asdict(), "first": each.first.name, "second": each.second.name} for each in self.open],
         }
 
 
 def answers(questions: Sequence[Question], records: Sequence[RunRecord]) -> list[Answer]:
-    """Answer every question as far as there are records.
+    """Answer every question (`realmbench.suite.Suite.asked`) as far as there are records.
 
     Raises
     ------
-    RealmbenchError : a question's methods were compared behind several front ends and it names none, or a method has no
-        score at a point of calibration.
+    RealmbenchError : methods were compared on several versions of the data or behind several front ends.
     """
     return [_answer(question, records) for question in questions]
 
 
 def _answer(question: Question, records: Sequence[RunRecord]) -> Answer:
-    own = [
-        record
-        for record in records
-        if record.audit is None
-        and record.dataset == question.dataset
-        and question.front_end in (None, record.front_end)
-    ]
-    groups = comparable(own)
-    pairs, left_open = [], []
-    for first, second in question.pairs:
-        found = []
-        for comparison, group in groups:
-            a, b = ([record for record in group if method.made(record)] for method in (first, second))
-            if a and b and shared(a, b)[1]:
-                found.append(Pair(comparison, a, b))
-        if len(found) > 1:
-            raise RealmbenchError(
-                f"question {question.about!r}: {first.name} and {second.name} have records behind "
-                f"{' and '.join(pair.comparison.front_end for pair in found)}; say which with front_end"
-            )
-        if not found:
-            left_open.append((first, second))
-        pairs += found
-    groups_of = paired(pairs, question.calibration_s, decided=question.comparisons) if pairs else []
-    return Answer(question, [difference for _, group in groups_of for difference in group], left_open)
+    groups = comparable(record for record in records if question.concerns(record))
+    pairs: list[Pair] = []
+    left_open: list[Open] = []
+    for point in question.calibration_s or (None,):
+        for first, second in question.pairs:
+            found, why = [], "not run yet"
+            for comparison, group in groups:
+                a, b = ([record for record in group if method.made(record)] for method in (first, second))
+                if a and b:
+                    if reason := _no_answer(a, b, point):
+                        why = reason
+                    else:
+                        found.append(Pair(comparison, a, b, point))
+            if len(found) > 1:
+                where = " and ".join(f"{c.dataset} v{c.dataset_version}, {c.front_end}" for c, *_ in found)
+                raise RealmbenchError(
+                    f"question {question.about!r}: {first.name} and {second.name} have records on {where}; say which "
+                    "with front_end, or remove the records that are out of date"
+                )
+            if not found:
+                left_open.append(Open(first, second, point, why))
+            pairs += found
+    found_by_group = paired(pairs, decided=question.comparisons)
+    return Answer(question, [difference for _, group in found_by_group for difference in group], left_open)
+
+
+def _no_answer(a: Sequence[RunRecord], b: Sequence[RunRecord], point: float | None) -> str:
+    """Say why records of two methods cannot be compared at a point; nothing where they can."""
+    if not shared(a, b)[1]:
+        return "no session and seed in common"
+    lacks_it = next((record for record in (*a, *b) if point is not None and not has_point(record, point)), None)
+    return f"no score of {lacks_it.model} there" if lacks_it is not None else ""
 
 
 def rows(answer: Answer) -> list[list[str]]:
-    """Return the texts of a table of comparisons, in the order of ``HEADER``; those not run yet last."""
+    """Return the texts of a table of comparisons, in the order of ``HEADER``; those without an answer last."""
     lines = [_cells(difference) for difference in answer.differences]
-    dashes = ["–"] * (len(HEADER) - 4)
-    return lines + [[first.name, second.name, "–", *dashes, OPEN] for first, second in answer.open]
+    for each in answer.open:
+        dashes = [MISSING] * (len(HEADER) - 4)
+        lines.append([each.first.name, each.second.name, _point(each.calibration_s), *dashes, each.why])
+    return lines
 
 
 def heading(question: Question) -> str:
@@ -102,12 +113,16 @@ def _cells(d: Difference) -> list[str]:
     return [
         d.first,
         d.second,
-        "–" if d.calibration_s is None else f"{d.calibration_s:g} s",
+        _point(d.calibration_s),
         f"{d.mean:+.3f}",
-        "–" if d.interval is None else f"{d.interval.low:+.3f} to {d.interval.high:+.3f}",
+        MISSING if d.interval is None else f"{d.interval.low:+.3f} to {d.interval.high:+.3f}",
         f"{d.ahead} of {len(d.sessions)}",
-        "–" if d.p_value is None else f"{d.p_value:.3f}",
-        "–" if d.p_adjusted is None else f"{d.p_adjusted:.3f}",
-        "–" if d.probabilities is None else f"{d.probabilities[1]:.2f}",
+        MISSING if d.p_value is None else f"{d.p_value:.3f}",
+        MISSING if d.p_adjusted is None else f"{d.p_adjusted:.3f}",
+        MISSING if d.probabilities is None else f"{d.probabilities[1]:.2f}",
         f"{better_and_worse(d)[0]} is better" if kind == "better" else CLAIMS[kind],
     ]
+
+
+def _point(calibration_s: float | None) -> str:
+    return MISSING if calibration_s is None else f"{calibration_s:g} s"

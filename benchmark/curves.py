@@ -74,6 +74,11 @@ def _curve(runs: Mapping[str, Mapping[int, RunRecord]]) -> Curve:
     return Curve(label(first), first.causal, len(runs), len(next(iter(runs.values()))), tuple(points))
 
 
+def has_point(record: RunRecord, seconds: float) -> bool:
+    """Say whether a record was scored with so many seconds of calibration."""
+    return seconds in (record.calibration_s, *(point.calibration_s for point in record.curve))
+
+
 def at_calibration(record: RunRecord, seconds: float) -> RunRecord:
     """Return the record as of one point of its curve: that point's scores as its own, and no curve.
 

@@ -106,7 +106,8 @@ def differences(
         known |= {*available, *(runs[0].model for runs in available.values())}
         one, *rest = (_chosen(name, available) for name in (first, *others))
         if one is not None and all(other is not None for other in rest):
-            pairs += [Pair(comparison, one, other) for other in rest if other is not None]
+            others_here = [other for other in rest if other is not None]
+            pairs += [Pair(comparison, one, other, point) for point in calibrations or (None,) for other in others_here]
     if not pairs:
         for name in (first, *others):
             if name not in known:
@@ -114,37 +115,33 @@ def differences(
         raise RealmbenchError(
             f"no dataset, protocol and front end has records of all of {', '.join((first, *others))}; run them alike"
         )
-    return paired(pairs, calibrations)
+    return paired(pairs)
 
 
 class Pair(NamedTuple):
-    """All records of two methods on one comparison."""
+    """All records of two methods on one comparison, and the point of the curves at which they are compared."""
 
     comparison: Comparison
     first: Sequence[RunRecord]
     second: Sequence[RunRecord]
+    calibration_s: float | None
 
 
-def paired(
-    pairs: Sequence[Pair], calibrations: Sequence[float] = (), decided: int = 0
-) -> list[tuple[Comparison, list[Difference]]]:
+def paired(pairs: Sequence[Pair], decided: int = 0) -> list[tuple[Comparison, list[Difference]]]:
     """Compare two methods of each pair on the sessions and seeds that both have.
 
     Parameters
     ----------
-    calibrations : as of `differences`.
     decided : number of comparisons that were decided on together, where that is more than these: p is adjusted for it.
 
     Raises
     ------
     RealmbenchError : two methods share no session and seed, or one lacks a point of calibration.
     """
-    common = [(pair.comparison, *_common(pair.first, pair.second)) for pair in pairs]
-    points = [
-        (comparison, seconds, _at(a, seconds), _at(b, seconds), left_out)
-        for seconds in calibrations or (None,)
-        for comparison, a, b, left_out in common
-    ]
+    points = []
+    for comparison, first, second, seconds in pairs:
+        a, b, left_out = _common(first, second)
+        points.append((comparison, seconds, _at(a, seconds), _at(b, seconds), left_out))
     raw = [_p_value(a, b) for _, _, a, b, _ in points]
     # Holm over everything that was asked for and can be tested at all; the rest makes no claim. What was decided on and
     # has not been run yet counts as if it said nothing.
@@ -303,7 +300,7 @@ def _claim(d: Difference, count: int) -> str:
     reach = f"a true difference anywhere from {d.interval.low:+.3f} to {d.interval.high:+.3f} remains possible"
     better, worse = better_and_worse(d)
     few = f"with fewer than {SIGNIFICANCE_SESSIONS} sessions chance is too likely"
-    many = "too much was compared at once, alone it could be; decide beforehand which comparisons matter"
+    many = "too much was compared at once, alone it could be"
     return {
         "missing": f"Nothing is claimed: {len(d.missing)} of {count + len(d.missing)} held-out sessions are missing "
         f"({', '.join(d.missing)}), and which ones are there may decide.",

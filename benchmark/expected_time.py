@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import median
 
 from .machine import device_description
-from .plan import recorded_name
-from .records import RunRecord
+from .records import RunRecord, recorded_name
 from .sweep import Job
 
 
 def expected_seconds(jobs: Sequence[Job], records: Sequence[RunRecord]) -> list[float | None]:
     """Return for each job the seconds that its runs without a record will take one process; None where nothing tells.
 
-    Medians over the records of the same model, preset, protocol and front end on the same device; those of the same
-    options tell alone where there are any, and those of the same dataset then. Of a job without any record all
-    pretraining is counted, though it may share a teacher with another job: seconds are an upper bound.
+    Medians of training and predicting over the records of the same model, preset, protocol and front end on the same
+    device: of the same options where there are any, and of the same dataset then. Pretraining counts where a job has no
+    record; where it has some, what they were pretrained with is taken to be in the cache. Loading, simulation and the
+    front end are not counted, a teacher that two jobs share is counted twice.
     """
     devices = {name: device_description(name) for name in {job.request.device for job in jobs}}
     seconds = []
@@ -30,8 +31,8 @@ def expected_seconds(jobs: Sequence[Job], records: Sequence[RunRecord]) -> list[
 
 
 def in_words(jobs: Sequence[Job], seconds: Sequence[float | None], processes: int) -> str:
-    """Say how long jobs will take at most, and of which nothing is known; nothing where all is done."""
-    known = sum(value for value in seconds if value)
+    """Say how long jobs will take, and of which nothing is known; nothing where all is done."""
+    known = _elapsed([value for value in seconds if value], processes)
     unknown = Counter[str]()
     for job, value in zip(jobs, seconds):
         if value is None:
@@ -39,9 +40,7 @@ def in_words(jobs: Sequence[Job], seconds: Sequence[float | None], processes: in
     sentences = []
     if known:
         at_once = f" with {processes} processes" if processes > 1 else ""
-        sentences.append(
-            f"At most about {duration(known / processes)}{at_once}, by this suite's records on this machine."
-        )
+        sentences.append(f"About {duration(known)}{at_once}, by this suite's records on this machine.")
     if unknown:
         what = ", ".join(f"{count} of {model}" for model, count in unknown.items())
         sentences.append(f"Runs of which no record tells how long they take: {what}.")
@@ -53,6 +52,14 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _elapsed(seconds: Sequence[float], processes: int) -> float:
+    """Return when the last of several jobs ends, each taken by the process that is free first."""
+    free = [0.0] * processes
+    for each in seconds:
+        heapq.heapreplace(free, free[0] + each)
+    return max(free)
 
 
 def _seconds(job: Job, alike: Sequence[RunRecord]) -> float | None:

@@ -15,7 +15,7 @@ from .files import write_text_whole
 from .learning import Effort, efforts
 from .pretrainings import ArtifactRecord
 from .records import RunRecord
-from .statistics import Comparison, Row, compare, in_words
+from .statistics import MISSING, Comparison, Row, compare, in_words
 
 COLUMNS = (
     "model",
@@ -35,7 +35,6 @@ COLUMNS = (
     "step p50 µs",
     "step p95 µs",
 )
-MISSING = "–"
 
 Line = TypeVar("Line")
 

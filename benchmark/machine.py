@@ -91,6 +91,7 @@ def limited_threads(count: int) -> Iterator[None]:
     For small networks one is fastest: others mostly wait for it, and where cores are busy it waits for them. Sums come
     out differently in the last digits with another number.
     """
+    import scipy.linalg  # noqa: F401  # a library that is loaded later would not be limited
     import torch
     from threadpoolctl import threadpool_limits
 

@@ -18,6 +18,7 @@ from .front_end import FrontEnd, front_end
 from .machine import ready_device, versions
 from .options import leaves
 from .protocol import PROTOCOLS, Protocol
+from .records import recorded_name
 from .seeds import stable_hash
 from .tuning_record import TUNING_FOLDER
 
@@ -122,12 +123,6 @@ class Plan:
     def decoder(self) -> Decoder:
         """Make a fresh, unfitted decoder."""
         return self.decoder_class(self.request.preset, self.request.options, self.request.train)
-
-
-def recorded_name(model: str) -> str:
-    """Return a model's name as records have it: of ``folder/file.py:Class``, ``file:Class``."""
-    path, colon, name = model.rpartition(":")
-    return f"{Path(path).stem}:{name}" if colon else model
 
 
 def make_plan(request: RunRequest, dataset: Dataset) -> Plan:

@@ -1,7 +1,7 @@
-"""A question that a suite asks: comparisons that are decided on before their records are there.
+"""A question that a suite asks: comparisons that were decided on together, best before their records are there.
 
     [[questions]]
-    about = "Is it the method, or are it more sessions?"
+    about = "Is it the method, or are they more sessions?"
     decided = "before any record of the two"
     dataset = "synthetic-reach"
     pairs = [["realm-student", "realm-pooled"], ["realm-student", ["gru-pooled", "train.pretrain.updates=600"]]]
@@ -13,12 +13,14 @@ All its comparisons, pairs times points, are one family: each has to stand again
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .options import leaves, parse_settings
-from .records import RunRecord
+from .records import RunRecord, recorded_name
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Method(BaseModel):
@@ -35,6 +37,16 @@ class Method(BaseModel):
         if isinstance(value, str):
             return {"model": value}
         return {"model": value[0], "settings": value[1:]} if isinstance(value, (list, tuple)) and value else value
+
+    @field_validator("model")
+    @classmethod
+    def _as_recorded(cls, model: str) -> str:
+        return recorded_name(model)
+
+    @field_validator("settings")
+    @classmethod
+    def _in_one_order(cls, settings: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(settings))
 
     @property
     def name(self) -> str:
@@ -55,8 +67,8 @@ class Question(BaseModel):
     ----------
     about : the question, in words.
     decided : when, and what had been seen by then.
-    front_end : needed where the suite runs these methods behind several.
     pairs : first and second; positive differences favour the first.
+    preset, protocol, front_end : of what is compared; needed only where the suite runs these methods with several.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,9 +76,25 @@ class Question(BaseModel):
     about: str
     decided: str
     dataset: str
-    front_end: str | None = None
     pairs: tuple[tuple[Method, Method], ...] = Field(min_length=1)
-    calibration_s: tuple[float, ...] = ()
+    calibration_s: tuple[Seconds, ...] = ()
+    preset: str | None = None
+    protocol: str | None = None
+    front_end: str | None = None
+
+    @model_validator(mode="after")
+    def _asks_everything_once(self) -> Question:
+        """Refuse what would swell the family, and what can have no answer."""
+        if len(set(map(frozenset, self.pairs))) < len(self.pairs):
+            raise ValueError("pairs holds two methods twice; that would count as one more comparison")
+        if len(set(self.calibration_s)) < len(self.calibration_s):
+            raise ValueError("calibration_s holds a point twice; that would count as more comparisons")
+        for first, second in self.pairs:
+            if first == second:
+                raise ValueError(f"pairs compares {first.name} with itself")
+            if parse_settings(first.settings)["data"] != parse_settings(second.settings)["data"]:
+                raise ValueError(f"pairs compares {first.name} and {second.name} on different data")
+        return self
 
     @property
     def comparisons(self) -> int:
@@ -77,6 +105,17 @@ class Question(BaseModel):
     def methods(self) -> list[Method]:
         """All methods that are compared, each once."""
         return list(dict.fromkeys(method for pair in self.pairs for method in pair))
+
+    def concerns(self, record: RunRecord) -> bool:
+        """Say whether a record is of the data and the kind of run that is asked about."""
+        return (record.audit, record.dataset) == (None, self.dataset) and all(
+            wanted in (None, there)
+            for wanted, there in (
+                (self.preset, record.preset),
+                (self.protocol, record.protocol),
+                (self.front_end, record.front_end),
+            )
+        )
 
 
 def has_options(record: RunRecord, options: Mapping[str, Any]) -> bool:

@@ -243,10 +243,14 @@ def read_record(path: Path) -> RunRecord:
         raise RealmbenchError(f"{path} is not a run record of schema {SCHEMA_VERSION} ({detail})") from error
 
 
-def read_records(results_dir: Path, suite: str | None = None) -> list[RunRecord]:
+def read_records(results_dir: Path, suite: str | None = None, *, skip_damaged: bool = False) -> list[RunRecord]:
     """Read every record below a results folder, or of one suite in it; failed runs and tunings are not records.
 
     Codes that a reproduction has shown to give the same go by one name.
+
+    Raises
+    ------
+    RealmbenchError : a file is no whole record, unless such files are skipped.
     """
     names = suites(results_dir) if suite is None else [suite]
     records: list[RunRecord] = []
@@ -254,9 +258,20 @@ def read_records(results_dir: Path, suite: str | None = None) -> list[RunRecord]
     for folder, paths in groupby(files, attrgetter("parent")):
         one_name = _equal_codes(folder)
         for path in paths:
-            record = read_record(path)
+            try:
+                record = read_record(path)
+            except RealmbenchError:
+                if skip_damaged:
+                    continue
+                raise
             records.append(record.model_copy(update={"code": one_name.get(record.code, record.code)}))
     return records
+
+
+def recorded_name(model: str) -> str:
+    """Return a model's name as records have it: of ``folder/file.py:Class``, ``file:Class``."""
+    path, colon, name = model.rpartition(":")
+    return f"{Path(path).stem}:{name}" if colon else model
 
 
 def held_out_of(records: Iterable[RunRecord]) -> set[str]:

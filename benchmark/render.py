@@ -34,10 +34,10 @@ from .differences import Difference
 from .differences import in_words as difference_in_words
 from .expected_time import duration
 from .expected_time import in_words as time_in_words
-from .leaderboard import MISSING, interval_text, number, title
+from .leaderboard import interval_text, number, title
 from .records import Reproduction, RunRecord
 from .runner import Events
-from .statistics import Comparison, Row, compare, in_words
+from .statistics import MISSING, Comparison, Row, compare, in_words
 from .suite import Suite
 from .sweep import Job, Outcome
 from .tuning_record import TuningRecord, TuningTrial, as_text
@@ -109,7 +109,7 @@ def sweep_progress(name: str, jobs: Sequence[Job]) -> Iterator[tuple[Callable[[J
 
 
 def print_jobs(suite: Suite, jobs: Sequence[Job], seconds: Sequence[float | None], processes: int) -> None:
-    """Print what a sweep would do, and how long that takes at most."""
+    """Print what a sweep would do, and about how long that takes."""
     table = Table(
         "job", "runs", "recorded", "about", title=f"suite {suite.name}: {suite.summary}", title_justify="left"
     )

@@ -23,6 +23,8 @@ from .uncertainty import (
 )
 
 HEADLINE = "r2_axis_mean"
+# What a table shows where there is no number.
+MISSING = "–"
 # Characters of changed options that a table has room for.
 LONGEST_CHANGES = 60
 

@@ -18,6 +18,7 @@ set = ["decoder.d_model=128", "train.student.updates=2000"]
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -26,11 +27,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .dataset import open_dataset
 from .errors import OptionError, RealmbenchError, unknown_name
+from .front_end import FRONT_ENDS
 from .options import parse_settings
-from .plan import SUITE_NAME, recorded_name
+from .plan import SUITE_NAME
 from .question import Method, Question, has_options
-from .records import RunRecord, held_out_of
+from .records import RunRecord, held_out_of, recorded_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,7 +60,7 @@ class Entry(BaseModel):
 
     def covers(self, record: RunRecord, dataset: str, model: str) -> bool:
         """Say whether a record is of this entry's runs of a model on a dataset; none named is any front end."""
-        if (record.dataset, record.model) != (dataset, recorded_name(model)):
+        if (record.dataset, record.model) != (recorded_dataset(dataset), recorded_name(model)):
             return False
         options = parse_settings(self.settings)
         data = options.pop("data")
@@ -86,17 +89,48 @@ class Suite(BaseModel):
     @model_validator(mode="after")
     def _asks_about_its_runs(self) -> Suite:
         """Refuse a question about what the suite does not run: a slip in a name would leave it open for ever."""
-        for question in self.questions:
-            listed = {
-                Method(model=recorded_name(model), settings=entry.settings).name
-                for entry, dataset, model in self.pairs()
-                if dataset == question.dataset
-            }
-            for method in question.methods:
-                if method.name not in listed:
-                    where = f"method on {question.dataset} in the suite"
-                    raise ValueError(f"question {question.about!r}: {unknown_name(where, method.name, listed)}")
+        self.asked()
         return self
+
+    def asked(self) -> list[Question]:
+        """Return the questions with the data, preset and protocol of the runs that they are about.
+
+        Raises
+        ------
+        ValueError : the suite does not run what is asked about, or in several ways of which the question names none.
+        """
+        return [self._resolved(question) for question in self.questions]
+
+    def _resolved(self, question: Question) -> Question:
+        datasets = {dataset for _, dataset, _ in self.pairs()}
+        if question.dataset not in datasets:
+            raise ValueError(f"{question.about!r}: {unknown_name('dataset of the suite', question.dataset, datasets)}")
+        if question.front_end not in (None, *FRONT_ENDS):
+            raise ValueError(f"{question.about!r}: {unknown_name('front end', str(question.front_end), FRONT_ENDS)}")
+        listed: dict[Method, list[Entry]] = {}
+        for entry, dataset, model in self.pairs():
+            if dataset == question.dataset:
+                listed.setdefault(Method(model=model, settings=entry.settings), []).append(entry)
+        ways: list[set[tuple[str, str]]] = []
+        for method in question.methods:
+            if method not in listed:
+                what = f"method of the suite on {question.dataset}"
+                raise ValueError(f"{question.about!r}: {unknown_name(what, method.name, [m.name for m in listed])}")
+            if question.front_end is None and len({entry.front_end for entry in listed[method]}) > 1:
+                raise ValueError(f"{question.about!r}: {method.name} is run behind several front ends; name front_end")
+            ways.append({(entry.preset, entry.protocol) for entry in listed[method]})
+        common = [
+            (preset, protocol)
+            for preset, protocol in set.intersection(*ways)
+            if question.preset in (None, preset) and question.protocol in (None, protocol)
+        ]
+        if len(common) != 1:
+            several = "runs these methods with several presets or protocols; name preset or protocol"
+            how = several if common else "does not run these methods with one preset and protocol"
+            raise ValueError(f"{question.about!r}: the suite {how}")
+        [(preset, protocol)] = common
+        update = {"dataset": recorded_dataset(question.dataset), "preset": preset, "protocol": protocol}
+        return question.model_copy(update=update)
 
     def pairs(self) -> Iterator[tuple[Entry, str, str]]:
         """Yield entry, dataset and model of everything in the suite."""
@@ -131,6 +165,12 @@ class Suite(BaseModel):
         if not kept:
             raise OptionError(f"suite {self.name} lists {', '.join(models)}, but not on {', '.join(datasets)}")
         return self.model_copy(update={"runs": tuple(kept)})
+
+
+@functools.cache
+def recorded_dataset(name: str) -> str:
+    """Return a dataset's name as records have it: of ``folder/file.py:Class``, the one that the class gives itself."""
+    return open_dataset(name).full_name if ".py:" in name else name
 
 
 def outstanding(suite: Suite, records: Sequence[RunRecord]) -> list[str]:
@@ -185,4 +225,5 @@ def read_suite(name: str) -> Suite:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
-        raise OptionError(f"{path}, {where or 'suite'}: {first['msg']}") from error
+        what = first["msg"].removeprefix("Value error, ")
+        raise OptionError(f"{path}, {where or 'suite'}: {what}") from error

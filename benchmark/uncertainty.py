@@ -172,8 +172,9 @@ def bootstrap_interval(
     observed = score_matrix(sessions, reference)
     error = np.sqrt(crossed_variance(drawn)[0])
     ratios = (drawn.mean((1, 2)) - observed.mean())[error > 0] / error[error > 0]
-    lower, upper = np.quantile(ratios, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     scale, mean = float(np.sqrt(crossed_variance(observed)[0])), float(observed.mean())
+    # Two methods that score the same everywhere leave no draw an error.
+    lower, upper = np.quantile(ratios, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)) if len(ratios) else (0.0, 0.0)
     return Interval(mean - float(upper) * scale, mean - float(lower) * scale, "hierarchical bootstrap")
 
 

@@ -96,7 +96,7 @@ def leaderboard(
     missing, answered = [], []
     if chosen in built_in_suites():
         listed = read_suite(chosen)
-        missing, answered = outstanding(listed, records), answers(listed.questions, records)
+        missing, answered = outstanding(listed, records), answers(listed.asked(), records)
     print_comparisons(records)
     path = write_leaderboard(records, chosen, output, missing, read_pretrainings(results_dir, chosen), answered)
     err.print(f"Wrote {path} from {len(records)} records.", markup=False)
@@ -179,8 +179,9 @@ def show_answers(
 
     Example: `realmbench answers cohort-v1`
 
-    Questions are written down before there are records, at the end of a suite file of your own (decided and about are
-    free text; pairs are models of the suite, or lists of a model and what is set; calibration_s may be left out):
+    Write questions down, and commit them, before there are records, at the end of a suite file of your own (decided and
+    about are free text; pairs are models of the suite, or lists of a model and what is set; calibration_s may be left
+    out). What has not been run stays open, and counts in the correction as if it said nothing:
 
         [[questions]]
         about = "Does mine beat its control and a GRU?"
@@ -190,12 +191,13 @@ def show_answers(
         calibration_s = [15, 240]
     """
     from realmbench.answers import answers
+    from realmbench.records import read_records
     from realmbench.suite import read_suite
 
     asked = read_suite(suite)
     if not asked.questions:
         raise RealmbenchError(f"suite {asked.name} asks no questions; compare its methods with `realmbench compare`")
-    found = answers(asked.questions, _records_of(results_dir, asked.name)[1])
+    found = answers(asked.asked(), read_records(results_dir, asked.name))
     if as_json:
         print(json.dumps([answer.as_dict() for answer in found], indent=1))
         return
@@ -206,7 +208,7 @@ def show_answers(
 
 def _recorded(name: str) -> str:
     """Return a model's name as records have it: of ``folder/file.py:Class``, ``file:Class``."""
-    from realmbench.plan import recorded_name
+    from realmbench.records import recorded_name
 
     return recorded_name(name) if ".py:" in name else name
 

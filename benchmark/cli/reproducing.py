@@ -55,7 +55,7 @@ def reproduce(
     from realmbench.bank import Events
     from realmbench.dataset import open_dataset
     from realmbench.errors import RealmbenchError
-    from realmbench.plan import recorded_name
+    from realmbench.records import recorded_name
     from realmbench.render import err, print_reproductions, progress_stage
     from realmbench.reproduction import choose
     from realmbench.reproduction import reproduce as run_again

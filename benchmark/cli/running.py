@@ -178,9 +178,9 @@ def sweep(
     ] = None,
     processes: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Jobs at a time; as many as there are cores by default."),
+        typer.Option(min=1, help="Jobs at a time; as many as there are cores by default."),
     ] = None,
-    threads: Annotated[int, typer.Option(help="Torch threads of each; small networks are fastest with one.")] = 1,
+    threads: Threads = 1,
     dry_run: Annotated[bool, typer.Option(help="List the jobs and what of them is recorded, and stop.")] = False,
     fresh: Annotated[bool, typer.Option(help="Run again what is finished.")] = False,
     device: Annotated[
@@ -202,7 +202,7 @@ def sweep(
     wanted = read_suite(suite).only(model or (), dataset or ())
     jobs = plan_jobs(wanted, results_dir, data_root, fresh, device)
     count = processes if processes is not None else os.cpu_count() or 1
-    seconds = expected_seconds(jobs, read_records(results_dir, wanted.name))
+    seconds = expected_seconds(jobs, read_records(results_dir, wanted.name, skip_damaged=True))
     if dry_run:
         if as_json:
             rows = [

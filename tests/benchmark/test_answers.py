@@ -84,7 +84,7 @@ def test_what_has_not_been_run_counts_too(template: RunRecord, base: np.ndarray)
     [difference] = of_twelve.differences
     assert difference.p_adjusted == pytest.approx(12 * 2 / 2**8)
     assert not difference.claimed
-    assert [(first.name, second.name) for first, second in of_twelve.open] == others
+    assert [(each.first.name, each.second.name) for each in of_twelve.open] == others
     lines = rows(of_twelve)
     assert [len(line) for line in lines] == [len(HEADER)] * 12
     assert [line[-1] for line in lines] == ["none, alone it could be", *["not run yet"] * 11]
@@ -122,10 +122,45 @@ def test_several_front_ends_must_be_told_apart(template: RunRecord, base: np.nda
         for front_end in ("bands50", "lfp100")
         for record in records_of(template, model, scores, front_end=front_end)
     ]
-    with pytest.raises(RealmbenchError, match="a and b have records behind bands50 and lfp100; say which"):
+    with pytest.raises(RealmbenchError, match="have records on toy v1, bands50 and toy v1, lfp100; say which"):
         answers([question(("a", "b"))], records)
     [answer] = answers([question(("a", "b"), front_end="lfp100")], records)
     assert len(answer.differences) == 1
+
+
+def test_other_presets_and_protocols_answer_nothing(template: RunRecord, base: np.ndarray) -> None:
+    records = [
+        record
+        for model, scores in (("a", base), ("b", base - 0.1))
+        for preset in ("tiny", "small")
+        for record in records_of(template, model, scores, preset=preset)
+    ]
+    [answer] = answers([question(("a", "b"), preset="small", protocol="blocked-v1")], records)
+    assert [each.second for each in answer.differences] == ["b (small)"]
+    [other] = answers([question(("a", "b"), preset="small", protocol="calibration-v1")], records)
+    assert (other.differences, len(other.open)) == ([], 1)
+
+
+def test_it_says_why_a_comparison_is_open(template: RunRecord, base: np.ndarray) -> None:
+    a, b = records_of(template, "a", base), records_of(template, "b", base - np.linspace(0.02, 0.05, 8))
+    late = [record.model_copy(update={"seed": 7}) for record in b]
+    [answer] = answers([question(("a", "b"), ("a", "c"))], a + late)
+    assert [line[-1] for line in rows(answer)] == ["no session and seed in common", "not run yet"]
+    without = [record.model_copy(update={"curve": []}) for record in b]
+    [answer] = answers([question(("a", "b"), calibration_s=(15, 240))], a + without)
+    assert [line[2] for line in rows(answer)] == ["240 s", "15 s"]
+    assert rows(answer)[1][-1] == "no score of b there"
+    assert answer.differences[0].p_adjusted == pytest.approx(2 * 2 / 2**8)
+
+
+@pytest.mark.parametrize("sessions", [8, 12])
+def test_equal_scores_are_practically_equal(template: RunRecord, sessions: int) -> None:
+    scores = np.linspace(0.4, 0.6, sessions)
+    [answer] = answers([question(("a", "b"))], records_of(template, "a", scores) + records_of(template, "b", scores))
+    [difference] = answer.differences
+    assert difference.interval is not None
+    assert (difference.interval.low, difference.interval.high, difference.p_value) == (0.0, 0.0, 1.0)
+    assert rows(answer)[0][-1] == "practically equal"
 
 
 def test_a_missing_session_forbids_the_claim(template: RunRecord, base: np.ndarray) -> None:
@@ -159,6 +194,8 @@ def test_page_and_command_show_them(template: RunRecord, toy_name: str, base: np
         f'name = "mine"\n{runs}[[questions]]\nabout = "Is it?"\ndecided = "before any record"\ndataset = "toy"\n'
         'pairs = [["wiener", "mean"]]\n'
     )
+    before = CliRunner().invoke(app, [*command[:-1], str(tmp_path / "nothing")])
+    assert "not run yet" in before.stdout
     shown = CliRunner().invoke(app, command)
     assert heading(asked) in shown.stdout
     assert "It can be claimed that wiener (tiny) is better than mean (tiny)" in shown.stdout

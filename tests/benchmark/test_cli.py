@@ -16,9 +16,14 @@ import pytest
 from realmbench.records import read_records
 
 
-def realmbench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def realmbench(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "realmbench", *arguments], cwd=folder, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "realmbench", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
     )
 
 
@@ -38,11 +43,16 @@ def test_run_then_leaderboard(tmp_path: Path, toy_name: str) -> None:
 def test_run_computes_with_the_threads_it_is_given(tmp_path: Path, toy_name: str) -> None:
     run = ["run", "--model", "mean", "--dataset", toy_name, "--preset", "tiny", "--json"]
     for given, used in ((), 1), (("--threads", "2"), 2):
-        done = realmbench(*run, *given, "--fresh", folder=tmp_path)
+        done = realmbench(*run, *given, "--fresh", folder=tmp_path, OMP_NUM_THREADS="3")
         assert [record["threads"] for record in json.loads(done.stdout)] == [used, used]
     refused = realmbench(*run, "--threads", "0", folder=tmp_path)
     assert refused.returncode == 2
     assert "--threads" in refused.stderr
+    change = ["--dataset", toy_name, "--preset", "tiny", "--set", "train.updates=1", "--json", "--threads", "2"]
+    fitted = realmbench("finetune", "--model", "gru", "--session", "a2", "--output", "fitted", *change, folder=tmp_path)
+    assert json.loads(fitted.stdout)["threads"] == 2
+    tuned = realmbench("tune", "--model", "gru", "--trials", "1", *change, folder=tmp_path)
+    assert [record["threads"] for record in json.loads(tuned.stdout)] == [2]
 
 
 def test_check_reports_and_exits_by_the_verdict(tmp_path: Path, toy_name: str) -> None:

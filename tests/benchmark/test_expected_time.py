@@ -77,10 +77,11 @@ def test_other_work_tells_nothing(template: RunRecord, toy_name: str, tmp_path: 
 def test_in_words(toy_name: str, tmp_path: Path) -> None:
     jobs = planned(toy_name, tmp_path, seeds=2)
     assert in_words(jobs, [0.0, 0.0, 0.0, 0.0], 2) == ""
-    assert in_words(jobs, [0.0, 3600.0, 7200.0, 0.0], 1).startswith("At most about 3.0 h, by this")
-    halved = in_words(jobs, [0.0, 3600.0, None, None], 2)
-    assert halved.startswith("At most about 30 min with 2 processes, by")
-    assert halved.endswith("they take: 2 of mean.")
+    assert in_words(jobs, [0.0, 3600.0, 7200.0, 0.0], 1).startswith("About 3.0 h, by this")
+    one_long = in_words(jobs, [0.0, 3600.0, None, None], 2)
+    assert one_long.startswith("About 60 min with 2 processes, by")
+    assert in_words(jobs, [1800.0, 3600.0, 1200.0, 600.0], 2).startswith("About 60 min with 2 processes, by")
+    assert one_long.endswith("they take: 2 of mean.")
     assert [duration(seconds) for seconds in (7.4, 89.0, 90.0, 5399.0, 5400.0)] == [
         "7 s",
         "89 s",
@@ -104,7 +105,7 @@ def test_command_tells_before_it_starts(template: RunRecord, toy_name: str, tmp_
     assert "by this suite's records on this machine" in CliRunner().invoke(app, [*command, "--dry-run"]).stdout
     begun = CliRunner().invoke(app, command)
     assert begun.exit_code == 0
-    assert "At most about 1 s, by this" in begun.stderr
+    assert "About 1 s, by this" in begun.stderr
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 0
-    assert "At most" not in again.stderr
+    assert "About" not in again.stderr

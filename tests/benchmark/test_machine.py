@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 
+import scipy.linalg  # noqa: F401  # else it is loaded inside, and more pools are there afterwards
 import torch
 from threadpoolctl import threadpool_info
 
@@ -24,3 +28,19 @@ def test_threads_are_limited_inside_and_given_back() -> None:
         assert threadpool_info() == outside
     finally:
         torch.set_num_threads(1)
+
+
+def test_libraries_that_are_loaded_inside_are_limited_too() -> None:
+    """In a process of its own: scipy's linear algebra is loaded at its first use."""
+    program = (
+        "from realmbench.machine import limited_threads\n"
+        "with limited_threads(1):\n"
+        "    import scipy.linalg\n"
+        "    from threadpoolctl import threadpool_info\n"
+        "    pools = [pool for pool in threadpool_info() if pool['user_api'] == 'blas']\n"
+        "    assert len(pools) > 1, pools\n"
+        "    assert {pool['num_threads'] for pool in pools} == {1}, pools\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "3"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

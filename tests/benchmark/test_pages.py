@@ -31,5 +31,5 @@ def test_page_is_what_the_records_give(suite: str) -> None:
     missing, answered = [], []
     if suite in built_in_suites():
         listed = read_suite(suite)
-        missing, answered = outstanding(listed, records), answers(listed.questions, records)
+        missing, answered = outstanding(listed, records), answers(listed.asked(), records)
     assert page.read_text() == markdown(records, suite, missing, read_pretrainings(RESULTS, suite), answered)

@@ -205,3 +205,10 @@ def test_command_lists_runs_and_reports(toy_name: str, tmp_path: Path, capsys: p
     assert [row["status"] for row in json.loads(done.stdout)] == ["done", "done"]
     listed = CliRunner().invoke(app, ["sweep", str(path), "--dry-run", "--json", *results])
     assert [(row["runs"], row["recorded"]) for row in json.loads(listed.stdout)] == [(1, 1), (1, 1)]
+    refused = CliRunner().invoke(app, ["sweep", str(path), "--dry-run", "--processes", "0", *results])
+    assert refused.exit_code == 2
+    damaged, *_ = (tmp_path / "results").rglob("*.seed0.json")
+    damaged.write_text("{")
+    mended = CliRunner().invoke(app, ["sweep", str(path), "--json", "--processes", "1", *results])
+    assert mended.exit_code == 0, mended.output
+    assert json.loads(damaged.read_text())["model"] == "mean"
