@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .curves import has_point
-from .differences import Difference, Pair, better_and_worse, paired, shared, verdict
+from .differences import Difference, Pair, paired, shared, verdict
 from .errors import RealmbenchError
 from .question import Method, Question
 from .records import RunRecord
 from .statistics import MISSING, comparable
 
-HEADER = ("first", "minus", "with", "difference", "95 % interval", "ahead", "p", "after Holm", "P(equal)", "claim")
+HEADER = (
+    "first", "minus", "with", "seeds", "difference", "95 % interval", "ahead", "p", "after Holm", "P(equal)", "claim",
+)  # fmt: skip
 CLAIMS = {
     "missing": "none: sessions are missing",
     "mixed": "none: several versions of the code",
@@ -114,13 +116,14 @@ def _cells(d: Difference) -> list[str]:
         d.first,
         d.second,
         _point(d.calibration_s),
+        str(d.seeds),
         f"{d.mean:+.3f}",
         MISSING if d.interval is None else f"{d.interval.low:+.3f} to {d.interval.high:+.3f}",
         f"{d.ahead} of {len(d.sessions)}",
         MISSING if d.p_value is None else f"{d.p_value:.3f}",
         MISSING if d.p_adjusted is None else f"{d.p_adjusted:.3f}",
         MISSING if d.probabilities is None else f"{d.probabilities[1]:.2f}",
-        f"{better_and_worse(d)[0]} is better" if kind == "better" else CLAIMS[kind],
+        f"the {'first' if d.mean > 0 else 'second'} is better" if kind == "better" else CLAIMS[kind],
     ]
 
 

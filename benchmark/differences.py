@@ -290,15 +290,10 @@ def verdict(d: Difference) -> Verdict:
     return "many" if alone else "none"
 
 
-def better_and_worse(d: Difference) -> tuple[str, str]:
-    """Return the labels of the two, the one with the higher mean first."""
-    return (d.first, d.second) if d.mean > 0 else (d.second, d.first)
-
-
 def _claim(d: Difference, count: int) -> str:
     assert d.interval is not None
     reach = f"a true difference anywhere from {d.interval.low:+.3f} to {d.interval.high:+.3f} remains possible"
-    better, worse = better_and_worse(d)
+    better, worse = (d.first, d.second) if d.mean > 0 else (d.second, d.first)
     few = f"with fewer than {SIGNIFICANCE_SESSIONS} sessions chance is too likely"
     many = "too much was compared at once, alone it could be"
     return {
