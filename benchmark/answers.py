@@ -10,7 +10,7 @@ from .differences import Difference, Pair, paired, shared, verdict
 from .errors import RealmbenchError
 from .question import Method, Question
 from .records import RunRecord
-from .statistics import MISSING, comparable
+from .statistics import MISSING, comparable, number, runs_by_session
 
 HEADER = (
     "first", "minus", "with", "seeds", "difference", "95 % interval", "ahead", "p", "after Holm", "P(equal)", "claim",
@@ -61,14 +61,17 @@ def answers(questions: Sequence[Question], records: Sequence[RunRecord]) -> list
 
 
 def _answer(question: Question, records: Sequence[RunRecord]) -> Answer:
-    groups = comparable(record for record in records if question.concerns(record))
+    groups = [
+        (comparison, {method: [record for record in group if method.made(record)] for method in question.methods})
+        for comparison, group in comparable(record for record in records if question.concerns(record))
+    ]
     pairs: list[Pair] = []
     left_open: list[Open] = []
     for point in question.calibration_s or (None,):
         for first, second in question.pairs:
             found, why = [], "not run yet"
-            for comparison, group in groups:
-                a, b = ([record for record in group if method.made(record)] for method in (first, second))
+            for comparison, made in groups:
+                a, b = made[first], made[second]
                 if a and b:
                     if reason := _no_answer(a, b, point):
                         why = reason
@@ -89,7 +92,7 @@ def _answer(question: Question, records: Sequence[RunRecord]) -> Answer:
 
 def _no_answer(a: Sequence[RunRecord], b: Sequence[RunRecord], point: float | None) -> str:
     """Say why records of two methods cannot be compared at a point; nothing where they can."""
-    if not shared(a, b)[1]:
+    if not shared(runs_by_session(a), runs_by_session(b))[1]:
         return "no session and seed in common"
     lacks_it = next((record for record in (*a, *b) if point is not None and not has_point(record, point)), None)
     return f"no score of {lacks_it.model} there" if lacks_it is not None else ""
@@ -120,9 +123,9 @@ def _cells(d: Difference) -> list[str]:
         f"{d.mean:+.3f}",
         MISSING if d.interval is None else f"{d.interval.low:+.3f} to {d.interval.high:+.3f}",
         f"{d.ahead} of {len(d.sessions)}",
-        MISSING if d.p_value is None else f"{d.p_value:.3f}",
-        MISSING if d.p_adjusted is None else f"{d.p_adjusted:.3f}",
-        MISSING if d.probabilities is None else f"{d.probabilities[1]:.2f}",
+        number(d.p_value, ".3f"),
+        number(d.p_adjusted, ".3f"),
+        number(None if d.probabilities is None else d.probabilities[1], ".2f"),
         f"the {'first' if d.mean > 0 else 'second'} is better" if kind == "better" else CLAIMS[kind],
     ]
 

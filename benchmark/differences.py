@@ -177,9 +177,8 @@ def _p_value(a: Runs, b: Runs) -> float | None:
     return signed_rank_p(score_matrix(sums_of(a), sums_of(b)).mean(1))
 
 
-def shared(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> tuple[list[str], list[int]]:
-    """Return the sessions and the seeds that both have."""
-    a, b = runs_by_session(first), runs_by_session(second)
+def shared(a: Runs, b: Runs) -> tuple[list[str], list[int]]:
+    """Return the sessions and the seeds that two methods have both."""
     sessions = [name for name in a if name in b]
     return sessions, sorted(set(a[sessions[0]]) & set(b[sessions[0]])) if sessions else []
 
@@ -187,7 +186,7 @@ def shared(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> tuple[lis
 def _common(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> tuple[Runs, Runs, tuple[int, ...]]:
     """Keep the sessions and seeds that both have; return the seeds left out, too."""
     a, b = runs_by_session(first), runs_by_session(second)
-    sessions, seeds = shared(first, second)
+    sessions, seeds = shared(a, b)
     if not seeds:
         raise RealmbenchError(f"{label(first[0])} and {label(second[0])} share no session and seed; run them alike")
     kept = ({name: {seed: runs[name][seed] for seed in seeds} for name in sessions} for runs in (a, b))

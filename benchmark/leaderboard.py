@@ -15,7 +15,7 @@ from .files import write_text_whole
 from .learning import Effort, efforts
 from .pretrainings import ArtifactRecord
 from .records import RunRecord
-from .statistics import MISSING, Comparison, Row, compare, in_words
+from .statistics import MISSING, Comparison, Row, compare, in_words, number
 
 COLUMNS = (
     "model",
@@ -203,8 +203,3 @@ def _devices(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:
             == (comparison.dataset, comparison.protocol, comparison.front_end)
         }
     )
-
-
-def number(value: float | None, form: str) -> str:
-    """Format a number; a dash where there is none."""
-    return MISSING if value is None else format(value, form)

@@ -34,10 +34,10 @@ from .differences import Difference
 from .differences import in_words as difference_in_words
 from .expected_time import duration
 from .expected_time import in_words as time_in_words
-from .leaderboard import interval_text, number, title
+from .leaderboard import interval_text, title
 from .records import Reproduction, RunRecord
 from .runner import Events
-from .statistics import MISSING, Comparison, Row, compare, in_words
+from .statistics import MISSING, Comparison, Row, compare, in_words, number
 from .suite import Suite
 from .sweep import Job, Outcome
 from .tuning_record import TuningRecord, TuningTrial, as_text

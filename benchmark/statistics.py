@@ -211,6 +211,11 @@ def label(record: RunRecord) -> str:
     return f"{record.model} ({', '.join([record.preset, *changes])})"
 
 
+def number(value: float | None, form: str) -> str:
+    """Format a number; a dash where there is none."""
+    return MISSING if value is None else format(value, form)
+
+
 def only(records: Sequence[RunRecord], names: Sequence[str]) -> list[RunRecord]:
     """Keep the records of the methods named, by label or by a model's name, which means the method as it is.
 
