@@ -10,6 +10,14 @@ DECODERS = {
         "realmbench.realm.plus_decoder:RealmStudentPlus",
         "beyond the paper: a teacher that has learnt the task, and a read-in fitted to every session",
     ),
+    "realm-student-unlabelled": Lazy(
+        "realmbench.realm.guesses:RealmStudentUnlabelled",
+        "the same pretraining, adapted to a new day's frames without any label",
+    ),
+    "realm-student-mixed": Lazy(
+        "realmbench.realm.guesses:RealmStudentMixed",
+        "the same pretraining, adapted to a new day's few labels mixed with its own guesses",
+    ),
     "realm-teacher-plus": Lazy(
         "realmbench.realm.plus_decoder:RealmTeacherPlus",
         "its bidirectional teacher, adapted like it: not causal, an upper reference",
