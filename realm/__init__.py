@@ -12,15 +12,15 @@ DECODERS = {
     ),
     "realm-student-unlabelled": Lazy(
         "realmbench.realm.guesses:RealmStudentUnlabelled",
-        "the same pretraining, adapted to a new day's frames without any label",
+        "the pretrained network of realm-student-plus, adapted to a new session without any label",
     ),
     "realm-student-mixed": Lazy(
         "realmbench.realm.guesses:RealmStudentMixed",
-        "the same pretraining, adapted to a new day's few labels mixed with its own guesses",
+        "the pretrained network of realm-student-plus, adapted to labels mixed with its own guesses",
     ),
     "realm-teacher-plus": Lazy(
         "realmbench.realm.plus_decoder:RealmTeacherPlus",
-        "its bidirectional teacher, adapted like it: not causal, an upper reference",
+        "the bidirectional teacher of realm-student-plus, adapted like it: not causal, an upper reference",
     ),
     "realm-student-s": Lazy("realmbench.realm.decoders:RealmStudentSmall", "a smaller student of the same teacher"),
     "realm-student-l": Lazy("realmbench.realm.decoders:RealmStudentLarge", "a larger student of the same teacher"),

@@ -1,4 +1,4 @@
-"""Decoders that learn from their own guesses on a new day: without any label of it, and with few.
+"""Decoders that learn from their own guesses on a new day: without any label of it, and beside labels.
 
 What the network of `realm-student-plus` makes of a session's frames is a guess at the target, and one that its memory
 has smoothed over time. A read-in fitted to the guess finds the channels that speak of the target today, those too that
@@ -6,7 +6,7 @@ said nothing of it on the days of pretraining; with it the guess is better, and 
 decoder makes itself are an old way to keep one alive (Li et al. 2011, Neural Computation 23:3162).
 
 `realm-student-unlabelled` leaves it at that: all fits are closed forms, nothing is trained on the session.
-`realm-student-mixed` has labels, too few to be trusted alone: it learns from targets mixed of both.
+`realm-student-mixed` has labels, perhaps too few to be trusted alone: it learns from a mean of both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from realmbench.artifact import Artifact
-from realmbench.decoder import Context, Preset
+from realmbench.decoder import Context, ParameterCount, Preset
 from realmbench.search import SearchDimension
 from realmbench.session import Segment, SessionData
 from realmbench.steady import steadied
@@ -38,7 +38,8 @@ class GuessOptions(PlusOptions):
     Attributes
     ----------
     rounds : fits of the read-in, each to what the network makes of the session with the one before. With 0 it stays
-        silent, and of the frames nothing is known but their means and deviations: the control.
+        silent; without labels nothing is then known of the session but usable channels and the frames' means and
+        deviations.
     """
 
     rounds: int = Field(3, ge=0)
@@ -49,10 +50,10 @@ class MixedOptions(GuessOptions):
 
     Attributes
     ----------
-    guess_s : the guesses count like so many seconds of labels.
+    guess_s : the guesses count like so many seconds of labels; with 0 labels are all there is.
     """
 
-    guess_s: float = Field(30.0, gt=0)
+    guess_s: float = Field(30.0, ge=0)
 
 
 class UnlabelledTrainOptions(BaseModel):
@@ -79,9 +80,9 @@ class _Guessing(RealmStudentPlus):
         return idle
 
     def fit_to_guesses(self, session: SessionData, context: Context, artifact: Artifact | None) -> SessionData:
-        """Take up the pretrained network, fit its read-in to its own outputs, and return the steadied session.
+        """Take up the pretrained network and fit its read-in to its own outputs; no target is looked at.
 
-        No target is looked at.
+        Returns the steadied session, or one without a training part as it came.
         """
         super().adapt(replace(session, train=()), context, artifact)  # as pretraining left it
         if not session.train:
@@ -119,19 +120,27 @@ class RealmStudentUnlabelled(_Guessing):
     def idle_options(self) -> dict[str, str]:
         return super().idle_options() | {"decoder.freeze_tokenizer": "nothing is trained on the held-out session"}
 
+    def parameters(self) -> ParameterCount:
+        """Of all numbers the session changes its read-in alone."""
+        read_in = sum(buffer.numel() for buffer in self.plus_network.read_in.buffers())
+        return ParameterCount(super().parameters().deployed, read_in if self.options.rounds else 0)
+
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Fit the read-in to the network's own outputs on the session's frames; no target is looked at."""
         self.fit_to_guesses(session, context, artifact)
 
 
 class RealmStudentMixed(_Guessing):
-    """`realm-student-plus`, adapted to the mean of labels and its own guesses at them, by how many labels there are."""
+    """`realm-student-plus`, adapted to a mean of labels and its own guesses at them: the more labels, the less guesses.
+
+    Validation is of such means too, and nothing gives way to the zero-shot network: what it would say stands in them.
+    """
 
     Options: ClassVar[type[BaseModel]] = MixedOptions
     options: MixedOptions
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
-        """Fit the read-in and fine-tune, both to mixed targets; on these validation never ends below its start."""
+        """Fit the read-in and fine-tune, both to mixed targets; on those that validate it never ends below its start."""
         steady = self.fit_to_guesses(session, context, artifact)
         if not session.train:
             return

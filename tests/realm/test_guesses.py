@@ -169,6 +169,23 @@ def test_fine_tuning_never_ends_below_its_start_on_validation(
     assert bool(changed) != misleading
 
 
+def test_what_the_session_changes(context: Context, artifact: Artifact, session_maker: Any) -> None:
+    """Without labels the read-in alone, and nothing at all without rounds; a frozen tokenizer stays with labels too."""
+    session = session_maker(name="held-out", seed=9)
+    for rounds, changed in ((0, 0), (2, 4 * 2 * (3 * 2 + 1))):  # horizons, outputs, channels and features, offset
+        counted = adapted(session, context, artifact, rounds=rounds).parameters()
+        assert (counted.deployed, counted.trained) == (artifact.record.parameters, changed)
+    for frozen in (True, False):
+        decoder = RealmStudentMixed("tiny", {"freeze_tokenizer": frozen}, {**TRAIN, **FINETUNE})
+        decoder.adapt(session, context, artifact)
+        kept = all(
+            np.array_equal(array, artifact.arrays[name])
+            for name, array in decoder.arrays().items()
+            if name.startswith("encoder.tokenizer.")
+        )
+        assert kept == frozen
+
+
 def test_options_that_need_labels_or_training_are_refused() -> None:
     for options, train, message in (
         ({"freeze_tokenizer": True}, {}, "nothing is trained on the held-out session"),

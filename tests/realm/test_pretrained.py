@@ -13,6 +13,7 @@ import torch
 from realmbench.decoder import Context
 from realmbench.realm.decoders import RealmTeacher
 from realmbench.realm.encoder import RealmEncoder
+from realmbench.realm.guesses import RealmStudentMixed, RealmStudentUnlabelled
 from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
 from realmbench.realm.pretrained import RealmModel
 from realmbench.realm.pretrained_plus import RealmPlusForDecoding
@@ -31,8 +32,18 @@ def train(*stages: str) -> dict[str, Any]:
         (RealmStudentPlus, {}),
         (RealmStudentPlus, {"steady_s": None, "read_in.horizons_s": []}),
         (RealmTeacherPlus, {}),
+        (RealmStudentUnlabelled, {}),
+        (RealmStudentMixed, {}),
+        (RealmStudentMixed, {"steady_s": None, "read_in.horizons_s": []}),
     ],
-    ids=["student", "student without normaliser and read-in", "teacher"],
+    ids=[
+        "student",
+        "student without normaliser and read-in",
+        "teacher",
+        "without labels",
+        "mixed",
+        "mixed without both",
+    ],
 )
 def test_network_of_plus_predicts_as_the_decoder_that_wrote_it(
     kind: Any, options: dict[str, Any], context: Context, sessions: list[Any], session_maker: Any, tmp_path: Path
