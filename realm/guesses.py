@@ -140,7 +140,7 @@ class RealmStudentMixed(_Guessing):
     options: MixedOptions
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
-        """Fit the read-in and fine-tune, both to mixed targets; by those that validate it never ends below its start."""
+        """Fit the read-in and fine-tune, to mixed targets; by those that validate it never ends below its start."""
         steady = self.fit_to_guesses(session, context, artifact)
         if not session.train:
             return
