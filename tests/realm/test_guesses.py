@@ -13,7 +13,7 @@ from realmbench.artifact import Artifact
 from realmbench.decoder import Context
 from realmbench.errors import OptionError
 from realmbench.realm.guesses import RealmStudentMixed, RealmStudentUnlabelled, guessed, mixed
-from realmbench.realm.plus import PlusNetwork, validation_r2
+from realmbench.realm.plus import validation_r2
 from realmbench.realm.plus_decoder import RealmStudentPlus
 from realmbench.realm.read_in import ReadInOptions, Weights, fit_read_in, with_read_in
 from realmbench.session import Segment, SessionData
@@ -37,8 +37,7 @@ def adapted(session: SessionData, context: Context, artifact: Artifact, **option
 
 def in_its_own_words(decoder: RealmStudentUnlabelled, session: SessionData) -> SessionData:
     """Return the session with the decoder's predictions of raw frames, in its network's units, as its targets."""
-    assert isinstance(decoder.network, PlusNetwork)
-    units = decoder.network.units
+    units = decoder.plus_network.units
     scale, shift = units.scale.numpy(), units.shift.numpy()
 
     def said(segment: Segment) -> Segment:
@@ -62,9 +61,9 @@ def test_each_round_fits_to_what_the_one_before_predicts(
     rounds = [adapted(session, context, artifact, rounds=number) for number in range(3)]
     for before, after in pairwise(rounds):
         expected = fit_read_in(steadied(in_its_own_words(before, session), 30.0), ReadInOptions()).weights
-        assert isinstance(after.network, PlusNetwork)
-        np.testing.assert_allclose(after.network.read_in.weight, expected.weight, atol=1e-4)
-        np.testing.assert_allclose(after.network.read_in.offset, expected.offset, atol=1e-4)
+        read_in = after.plus_network.read_in
+        np.testing.assert_allclose(read_in.weight, expected.weight, atol=1e-4)
+        np.testing.assert_allclose(read_in.offset, expected.offset, atol=1e-4)
         assert expected.weight.any()
     assert not np.allclose(rounds[1].arrays()["read_in.weight"], rounds[2].arrays()["read_in.weight"], atol=1e-3)
 
@@ -128,8 +127,7 @@ def test_labels_count_by_their_seconds(context: Context, artifact: Artifact, ses
     assert sum(len(segment) for segment in session.train) / session.rate == 40
     unlabelled = adapted(session, context, artifact)
     guess = steadied(in_its_own_words(unlabelled, session), 30.0)
-    assert isinstance(unlabelled.network, PlusNetwork)
-    labels = unlabelled.network.units.given(steadied(session, 30.0))
+    labels = unlabelled.plus_network.units.given(steadied(session, 30.0))
     decoder = RealmStudentMixed("tiny", {"guess_s": 10}, {**TRAIN, "finetune.updates": 0})
     decoder.adapt(session, context, artifact)
     expected = fit_read_in(mixed(labels, guess, 0.8), ReadInOptions()).weights
@@ -156,7 +154,7 @@ def test_fine_tuning_never_ends_below_its_start_on_validation(
 
     start, end = trained(0), trained(6)
     steady = steadied(session, 30.0)
-    guess = guessed(adapted(session, context, artifact).network, steady)  # type: ignore[arg-type]
+    guess = guessed(adapted(session, context, artifact).plus_network, steady)
 
     def score(decoder: RealmStudentMixed) -> float:
         network = decoder.plus_network
