@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ EXAMPLES = Path(__file__).parent / "examples"
 TOY = f"{EXAMPLES / 'toy_dataset.py'}:Toy"
 
 
-@pytest.fixture(autouse=True)
-def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep generated recordings, features and artifacts of tests in one folder per test run."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("REALMBENCH_CACHE", str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REALMBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,7 +32,7 @@ def _one_thread() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_name() -> str:
     """The toy dataset as a user would name it."""
     return TOY

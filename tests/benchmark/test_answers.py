@@ -10,21 +10,11 @@ import numpy as np
 import pytest
 
 from realmbench.answers import HEADER, answers, heading, rows
-from realmbench.dataset import Dataset
 from realmbench.differences import differences
 from realmbench.errors import RealmbenchError
 from realmbench.leaderboard import markdown
-from realmbench.plan import RunRequest, make_plan
 from realmbench.question import Question
 from realmbench.records import CurvePoint, RunRecord, record_path, write_record
-from realmbench.runner import Events, SessionBank, run
-
-
-@pytest.fixture
-def template(toy: Dataset, tmp_path: Path) -> RunRecord:
-    """One real record to make others from."""
-    plan = make_plan(RunRequest("mean", preset="tiny", sessions=("a2",), suite="mine"), toy)
-    return run(plan, toy, tmp_path / "first", Events(), SessionBank(toy, Events().stage))[0]
 
 
 def records_of(template: RunRecord, model: str, scores: np.ndarray, **update: Any) -> list[RunRecord]:

@@ -6,22 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from realmbench.dataset import Dataset
 from realmbench.days import DayCurve, day_curves, in_words
 from realmbench.errors import RealmbenchError
 from realmbench.figures import day_figure, write_figures
-from realmbench.plan import RunRequest, make_plan
 from realmbench.records import CurvePoint, RunRecord
-from realmbench.runner import Events, SessionBank, run
 
 SESSIONS = {"p1": 1.0, "p30": 30.0, "p90": 90.0, "q90": 90.0}
-
-
-@pytest.fixture
-def template(toy: Dataset, tmp_path: Path) -> RunRecord:
-    """One real record to make others from."""
-    plan = make_plan(RunRequest(model="mean", preset="tiny", sessions=["a2"]), toy)
-    return run(plan, toy, tmp_path, Events(), SessionBank(toy, Events().stage))[0]
 
 
 def record(template: RunRecord, model: str, session: str, seed: int, r2: float, early: float | None) -> RunRecord:

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from realmbench.dataset import Dataset
 from realmbench.differences import Difference, differences, in_words
 from realmbench.errors import RealmbenchError, UnknownNameError
-from realmbench.plan import RunRequest, make_plan
 from realmbench.records import CurvePoint, RunRecord
-from realmbench.runner import Events, SessionBank, run
 from realmbench.statistics import across_front_ends
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
-    """One real record to make others from."""
-    from realmbench.dataset import open_dataset
-
-    folder = tmp_path_factory.mktemp("results")
-    toy: Dataset = open_dataset(f"{Path(__file__).parents[1] / 'examples' / 'toy_dataset.py'}:Toy")
-    plan = make_plan(RunRequest(model="mean", preset="tiny", sessions=["a2"]), toy)
-    return run(plan, toy, folder, Events(), SessionBank(toy, Events().stage))[0]
 
 
 def records_of(template: RunRecord, model: str, scores: np.ndarray, **update: Any) -> list[RunRecord]:

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from realmbench.dataset import Dataset
 from realmbench.errors import RealmbenchError, UnknownNameError
 from realmbench.leaderboard import markdown, title
-from realmbench.plan import RunRequest, make_plan
 from realmbench.records import BlockScore, RunRecord
-from realmbench.runner import Events, SessionBank, run
 from realmbench.statistics import compare, in_words, only
-
-
-@pytest.fixture
-def template(toy: Dataset, tmp_path: Path) -> RunRecord:
-    """One real record to make others from."""
-    plan = make_plan(RunRequest(model="mean", preset="tiny", sessions=["a2"]), toy)
-    return run(plan, toy, tmp_path, Events(), SessionBank(toy, Events().stage))[0]
 
 
 def record(template: RunRecord, model: str, session: str, seed: int, r2: float, **update: object) -> RunRecord:

@@ -7,22 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from realmbench.dataset import Dataset
 from realmbench.errors import RealmbenchError
 from realmbench.figures import write_figures
-from realmbench.plan import RunRequest, make_plan
 from realmbench.records import BlockScore, RunRecord
-from realmbench.runner import Events, SessionBank, run
 from realmbench.stream_time import stream_curves, stretches_of
 
 SESSIONS = ["p", "q"]
-
-
-@pytest.fixture
-def template(toy: Dataset, tmp_path: Path) -> RunRecord:
-    """One real record to make others from."""
-    plan = make_plan(RunRequest(model="mean", preset="tiny", sessions=["a2"]), toy)
-    return run(plan, toy, tmp_path, Events(), SessionBank(toy, Events().stage))[0]
 
 
 def stretches(begin: float, errors: Sequence[float], total: float = 1.0) -> list[BlockScore]:
