@@ -170,7 +170,7 @@ def test_never_below_the_zero_shot_network_on_validation(
     zero_shot.network.units.meet(session, 0.0)
     start = score(zero_shot.network, no_weights(session, READ_IN))
     end = score(decoder.network, own)
-    assert end >= start - 1e-6
+    assert end >= start - 1e-6 if misleading else end > start + 0.02
     assert any("the zero-shot network" in warning for warning in context.warnings) == misleading
     if misleading:
         assert not own.weight.any()
