@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from realmbench.plan import Plan, RunRequest, make_plan
 from realmbench.provenance import read_training
 from realmbench.records import RunRecord, read_record, read_records
 from realmbench.runner import Events, SessionBank, run
+from realmbench.training import loop
 
 STAGE = {"updates": 4, "evaluate_every": 2, "window_s": 1.0}
 
@@ -65,6 +67,44 @@ def test_stages_on_another_machine_give_the_same_run(toy: Dataset, tmp_path: Pat
     assert record.config_hash == whole.config_hash
     [written] = read_records(tmp_path / "results")
     assert written == record == read_record(tmp_path / "fitted" / "record.json")
+
+
+@pytest.mark.parametrize("killed", ["teacher", "student", "fine-tuning"])
+def test_killed_stage_goes_on_where_it_was(
+    toy: Dataset, tmp_path: Path, other_machine: Any, monkeypatch: pytest.MonkeyPatch, killed: str
+) -> None:
+    """Killed after half of its updates a stage makes the other half, and what comes of it is the same."""
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    plan = plan_of(toy, "realm-student", "teacher", "student", "finetune")
+    session = plan.folds[0].held_out[0]
+
+    class KilledError(Exception):
+        pass
+
+    def stages(folder: Path, on_stage: Callable[[str, float | None], None]) -> RunRecord:
+        events = Events(stage=on_stage)
+        bank = SessionBank(toy, events.stage)
+        checkpoint.pretrain(plan, plan.folds[0], 0, folder / "student", bank, events)
+        return checkpoint.finetune(
+            plan, session, 0, folder / "fitted", folder / "results", bank, events, folder / "student"
+        )
+
+    def dies(text: str, share: float | None) -> None:
+        # Half of the updates have been made, and looked at, when the one after them has.
+        if text.startswith(killed) and share is not None and share > 0.5:
+            raise KilledError
+
+    whole = stages(tmp_path / "whole", lambda _text, _share: None)
+    other_machine()
+    with pytest.raises(KilledError):
+        stages(tmp_path / "again", dies)
+    shares: list[float] = []
+    record = stages(
+        tmp_path / "again", lambda text, share: shares.append(share) if text.startswith(killed) and share else None
+    )
+    assert shares == [0.75, 1.0]
+    assert record.metrics == whole.metrics
+    assert [use.hash for use in record.artifacts] == [use.hash for use in whole.artifacts]
 
 
 def test_given_teacher_is_not_trained(toy: Dataset, tmp_path: Path, other_machine: Any) -> None:
