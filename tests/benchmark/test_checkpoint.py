@@ -21,6 +21,7 @@ from realmbench.runner import Events, SessionBank, run
 from realmbench.training import loop
 
 STAGE = {"updates": 4, "evaluate_every": 2, "window_s": 1.0}
+QUIET = Events()
 
 
 def plan_of(dataset: Dataset, model: str, *stages: str, options: Any = None, **changes: Any) -> Plan:
@@ -34,17 +35,21 @@ def teacher_of(dataset: Dataset, folder: Path, **changes: Any) -> Artifact:
     return checkpoint.pretrain(plan, plan.folds[0], 0, folder, bank, Events())
 
 
-def student_of(dataset: Dataset, folder: Path, given: Path | None = None, **changes: Any) -> Artifact:
+def student_of(
+    dataset: Dataset, folder: Path, given: Path | None = None, events: Events = QUIET, **changes: Any
+) -> Artifact:
     plan = plan_of(dataset, "realm-student", "teacher", "student", "finetune", **changes)
-    bank = SessionBank(dataset, Events().stage)
-    return checkpoint.pretrain(plan, plan.folds[0], 0, folder, bank, Events(), given)
+    bank = SessionBank(dataset, events.stage)
+    return checkpoint.pretrain(plan, plan.folds[0], 0, folder, bank, events, given)
 
 
-def finetuned(dataset: Dataset, folder: Path, given: Path | None = None, session: str | None = None) -> RunRecord:
+def finetuned(
+    dataset: Dataset, folder: Path, given: Path | None = None, session: str | None = None, events: Events = QUIET
+) -> RunRecord:
     plan = plan_of(dataset, "realm-student", "teacher", "student", "finetune")
     session = session or plan.folds[0].held_out[0]
-    bank = SessionBank(dataset, Events().stage)
-    return checkpoint.finetune(plan, session, 0, folder / "fitted", folder / "results", bank, Events(), given)
+    bank = SessionBank(dataset, events.stage)
+    return checkpoint.finetune(plan, session, 0, folder / "fitted", folder / "results", bank, events, given)
 
 
 @pytest.fixture
@@ -75,19 +80,14 @@ def test_killed_stage_goes_on_where_it_was(
 ) -> None:
     """Killed after half of its updates a stage makes the other half, and what comes of it is the same."""
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
-    plan = plan_of(toy, "realm-student", "teacher", "student", "finetune")
-    session = plan.folds[0].held_out[0]
 
     class KilledError(Exception):
         pass
 
     def stages(folder: Path, on_stage: Callable[[str, float | None], None]) -> RunRecord:
         events = Events(stage=on_stage)
-        bank = SessionBank(toy, events.stage)
-        checkpoint.pretrain(plan, plan.folds[0], 0, folder / "student", bank, events)
-        return checkpoint.finetune(
-            plan, session, 0, folder / "fitted", folder / "results", bank, events, folder / "student"
-        )
+        student_of(toy, folder / "student", events=events)
+        return finetuned(toy, folder, given=folder / "student", events=events)
 
     def dies(text: str, share: float | None) -> None:
         # Half of the updates have been made, and looked at, when the one after them has.
@@ -111,10 +111,8 @@ def test_given_teacher_is_not_trained(toy: Dataset, tmp_path: Path, other_machin
     teacher_of(toy, tmp_path / "teacher")
     other_machine()
     stages: list[str] = []
-    plan = plan_of(toy, "realm-student", "teacher", "student", "finetune")
     events = Events(stage=lambda text, _share: stages.append(text))
-    bank = SessionBank(toy, events.stage)
-    checkpoint.pretrain(plan, plan.folds[0], 0, tmp_path / "student", bank, events, tmp_path / "teacher")
+    student_of(toy, tmp_path / "student", given=tmp_path / "teacher", events=events)
     assert any(text.startswith("student") for text in stages)
     assert not any(text.startswith("teacher") for text in stages)
 

@@ -77,7 +77,11 @@ def test_positions_need_pairs() -> None:
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_published_numbers_of_parameters(name: str) -> None:
-    assert DECODERS.get(name)("paper").sizes()["sum"] == PUBLISHED[name]
+    sizes = DECODERS.get(name)("paper").sizes()
+    assert sizes["sum"] == PUBLISHED[name]
+    assert sizes["used"] == sum(
+        count for part, count in sizes.items() if part not in ("used", "sum") and "unused" not in part
+    )
 
 
 @pytest.mark.parametrize(
