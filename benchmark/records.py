@@ -183,10 +183,12 @@ class Reproduction(_Part):
     recorded_r2, r2 : ``r2_axis_mean`` of both.
     largest_difference : of that, between the two, over the points of the calibration curve.
     exact : everything that was measured is the same, but for time and memory.
+    cached : what pretraining left could come from the cache, by the code of its stages, instead of being trained anew.
     """
 
     session: str
     seed: int
+    cached: bool = False
     recorded_code: str
     code: str
     recorded_r2: float

@@ -84,18 +84,19 @@ def choose(
 def reproduce(
     recorded: Recorded,
     data_root: Path | None,
-    store: Path,
+    store: Path | None,
     events: Events,
     names: Mapping[str, str] | None = None,
     device: str = "cpu",
 ) -> Reproduction:
-    """Run one record's run again, everything it needs trained anew, and note what came out beside it.
+    """Run one record's run again and note what came out beside it.
 
     It runs with the record's number of threads.
 
     Parameters
     ----------
-    store : folder for what pretraining leaves; empty at first, shared by the records that are run again together.
+    store : folder for what pretraining leaves, shared by the records that are run again together; empty at first, so
+        that everything is trained anew. None takes the cache's: what stages of unchanged code left there is used.
     names : by recorded name, how a model or dataset is called that no registry knows (``file.py:Class``).
 
     Raises
@@ -123,6 +124,7 @@ def reproduce(
     entry = Reproduction(
         session=record.session,
         seed=record.seed,
+        cached=store is None,
         recorded_code=record.code,
         code=again.code,
         recorded_r2=record.metrics["r2_axis_mean"],
@@ -139,7 +141,7 @@ def reproduce(
     return entry
 
 
-def _request(record: RunRecord, model: str, store: Path, device: str) -> RunRequest:
+def _request(record: RunRecord, model: str, store: Path | None, device: str) -> RunRequest:
     values = leaves(record.config)
     options, train = (
         {name.removeprefix(prefix): values[name] for name in record.changed_options if name.startswith(prefix)}

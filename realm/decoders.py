@@ -33,11 +33,8 @@ from .options import (
     StudentTrainOptions,
     TeacherOptions,
     TeacherTrainOptions,
-    pooled_presets,
-    sized,
-    stage_presets,
-    student_presets,
 )
+from .presets import pooled_presets, sized, stage_presets, student_presets
 from .pretraining import pretrain_teacher
 from .read_out import STACKED_FRAMES, fit_read_out
 from .sizes import published_session, published_sizes

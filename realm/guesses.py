@@ -25,9 +25,9 @@ from realmbench.session import Segment, SessionData
 from realmbench.steady import steadied
 from realmbench.training.loop import TrainOptions
 
-from .options import stage_presets
-from .plus import PlusNetwork, learn
+from .plus import PlusNetwork
 from .plus_decoder import PlusOptions, RealmStudentPlus
+from .presets import stage_presets
 from .pretraining import ScheduledOptions
 from .read_in import fit_read_in
 
@@ -149,15 +149,7 @@ class RealmStudentMixed(_Guessing):
             seconds = sum(len(segment) for segment in session.train) / session.rate
             share = seconds / (seconds + self.options.guess_s)
             targets = mixed(network.units.given(steady), guessed(network, steady), share)
-            fitted = fit_read_in(targets, self.options.read_in)
-            network.read_in.set(fitted.weights)
-            network.encoder.tokenizer.requires_grad_(not self.options.freeze_tokenizer)
-            stage = f"fine-tuning on {session.name}"
-            config = {**self.identity, "start": self.pretrained(artifact).hash}
-            checkpoint = context.checkpoint(stage, config, [session])
-            finetune = self.train_options.finetune
-            result = learn(network, [fitted.session], finetune, context, stage, checkpoint, start_counts=True)
-            context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
+            self.fine_tune(network, targets, context, self.pretrained(artifact))
 
 
 @torch.no_grad()

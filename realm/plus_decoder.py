@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
+import numpy as np
 from pydantic import BaseModel, Field
 from torch import nn
 
@@ -20,7 +21,7 @@ from realmbench.training.network_decoder import load_arrays_into
 
 from .decoders import RealmBase, RealmStudent, RealmTeacher
 from .encoder import EncoderConfig
-from .options import NetworkOptions, TeacherTrainOptions, stage_presets
+from .options import NetworkOptions, TeacherTrainOptions
 from .plus import (
     HandDownOptions,
     PlusConfig,
@@ -32,6 +33,7 @@ from .plus import (
     train_task_teacher,
     validation_r2,
 )
+from .presets import stage_presets
 from .pretraining import pretrain_teacher
 from .read_in import ReadInOptions, fit_read_in, no_weights, with_read_in
 
@@ -150,6 +152,17 @@ class _Plus(RealmBase):
 
         save_plus(folder, self.plus_config(session), self.arrays(), front_end, session)
 
+    def export_artifact(self, folder: Path, artifact: Artifact, session: Session, front_end: str) -> None:
+        """Write the pretrained network, its read-in silent, so that `RealmPlusForDecoding` loads it."""
+        from .pretrained_plus import save_plus
+
+        save_plus(folder, self.plus_config(session), artifact.arrays, front_end, None)
+
+    def import_arrays(self, folder: Path) -> dict[str, np.ndarray]:
+        from .pretrained import without_prefix
+
+        return without_prefix(super().import_arrays(folder))
+
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Fit the read-in and fine-tune; what ends below the zero-shot network on validation gives way to it."""
         artifact = self.pretrained(artifact)
@@ -164,19 +177,27 @@ class _Plus(RealmBase):
             network.units.meet(session, 0.0)
             zero_shot = self._zero_shot_score(network, session, context)
             network.units.meet(session, self._own_share(session))
-            fitted = fit_read_in(network.units.given(session), self.options.read_in)
-            network.read_in.set(fitted.weights)
-            network.encoder.tokenizer.requires_grad_(not self.options.freeze_tokenizer)
-            stage = f"fine-tuning on {session.name}"
-            config: dict[str, Any] = {**self.identity, "start": artifact.hash}
-            checkpoint = context.checkpoint(stage, config, [session])
-            finetune = self.train_options.finetune
-            result = learn(network, [fitted.session], finetune, context, stage, checkpoint, start_counts=True)
-            context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
-            if max(entry["score"] for entry in result.history) < zero_shot:
+            history = self.fine_tune(network, network.units.given(session), context, artifact)
+            if max(entry["score"] for entry in history) < zero_shot:
                 load_arrays_into(network, artifact.arrays)
                 network.units.meet(session, 0.0)
-                context.warnings.append(f"{stage}: it ended below the zero-shot network on validation, which is kept")
+                context.warnings.append(
+                    f"fine-tuning on {session.name}: it ended below the zero-shot network on validation, which is kept"
+                )
+
+    def fine_tune(
+        self, network: PlusNetwork, targets: SessionData, context: Context, artifact: Artifact
+    ) -> list[dict[str, float]]:
+        """Fit the read-in to a session whose targets are in the network's units, train on both, return the history."""
+        fitted = fit_read_in(targets, self.options.read_in)
+        network.read_in.set(fitted.weights)
+        network.encoder.tokenizer.requires_grad_(not self.options.freeze_tokenizer)
+        stage = f"fine-tuning on {targets.name}"
+        checkpoint = context.checkpoint(stage, {**self.identity, "start": artifact.hash}, [targets])
+        finetune = self.train_options.finetune
+        result = learn(network, [fitted.session], finetune, context, stage, checkpoint, start_counts=True)
+        context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
+        return result.history
 
     def _own_share(self, session: SessionData) -> float:
         """Return how much the session's own target statistics count."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
 from realmbench.errors import RealmbenchError
@@ -73,6 +73,7 @@ class RealmPreTrainedModel(PreTrainedModel):
     """What both models share."""
 
     config_class = RealmConfig
+    base_model_prefix = "network"  # so that an encoder finds its weights in a checkpoint that has a head too
     main_input_name = "frames"
 
     def _init_weights(self, module: torch.nn.Module) -> None:
@@ -198,3 +199,7 @@ def _save(model: RealmPreTrainedModel, folder: Path) -> None:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+AutoConfig.register(RealmConfig.model_type, RealmConfig, exist_ok=True)
+AutoModel.register(RealmConfig, RealmModel, exist_ok=True)

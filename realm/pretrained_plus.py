@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from realmbench.session import Session
 from realmbench.training.network_decoder import load_arrays_into
@@ -64,9 +64,14 @@ class RealmPlusForDecoding(RealmPreTrainedModel):
 
 
 def save_plus(
-    folder: Path, network: PlusConfig, arrays: Mapping[str, np.ndarray], front_end: str, session: Session
+    folder: Path, network: PlusConfig, arrays: Mapping[str, np.ndarray], front_end: str, session: Session | None
 ) -> None:
-    """Write the arrays of a network that was fitted to a session as a `RealmPlusForDecoding`."""
-    model = RealmPlusForDecoding(RealmPlusConfig(network.model_dump(mode="json"), describe_session(session), front_end))
+    """Write a network's arrays as a `RealmPlusForDecoding`; ``session`` is the one that it was fitted to."""
+    described = None if session is None else describe_session(session)
+    model = RealmPlusForDecoding(RealmPlusConfig(network.model_dump(mode="json"), described, front_end))
     load_arrays_into(model.network, arrays)
     _save(model, folder)
+
+
+AutoConfig.register(RealmPlusConfig.model_type, RealmPlusConfig, exist_ok=True)
+AutoModel.register(RealmPlusConfig, RealmPlusForDecoding, exist_ok=True)

@@ -22,10 +22,15 @@ Examples:
 
     realmbench reproduce core-v1 --model gru --session s0-test-d150 --seed 2
 
+    realmbench reproduce fewshot-v1 --cached
+
 Of every method on every dataset the first session's lowest seed is run again, everything that it needs trained anew,
-with as many threads as then. On the same kind of machine with the same versions, scores come out the same to the last
-bit; elsewhere rounding makes networks differ by a little. Exit code 1 means that a run failed, or that an R2, of any
-point of a calibration curve, is further off than --tolerance.
+with as many threads as then. With --cached, pretrained networks are taken from the cache where code, data and options
+of their stage are the same, and the rest is run again: for changes that touch no pretraining.
+
+On the same kind of machine with the same versions, scores come out the same to the last bit; elsewhere rounding makes
+networks differ by a little. Exit code 1 means that a run failed, or that an R2, of any point of a calibration curve, is
+further off than --tolerance.
 
 What was run again is noted beside the records. One that comes out the same to the last bit, although the code has
 changed, vouches for all records of its method there: a sweep does not run them again.
@@ -46,6 +51,9 @@ def reproduce(
     session: Annotated[Optional[str], typer.Option(help="Only this held-out session.")] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option(help="Only this seed.")] = None,  # noqa: UP045
     every: Annotated[bool, typer.Option("--every", help="All records instead of one per method and dataset.")] = False,
+    cached: Annotated[
+        bool, typer.Option("--cached", help="Take what pretraining left from the cache where its code has not changed.")
+    ] = False,
     tolerance: Annotated[float, typer.Option(min=0, help="Largest difference of R2 that counts as reproduced.")] = 0.01,
     device: Device = "cpu",
     data_root: DataRoot = None,
@@ -64,12 +72,12 @@ def reproduce(
     datasets = {open_dataset(name, data_root).full_name: name for name in dataset or ()}
     chosen = choose(results_dir, suite, list(models), list(datasets), session, seed, every)
     found, problems = [], []
-    with tempfile.TemporaryDirectory() as store, progress_stage() as stage:
-        events = Events(stage=stage)
+    with tempfile.TemporaryDirectory() as folder, progress_stage() as stage:
+        events, store = Events(stage=stage), None if cached else Path(folder)
         for number, recorded in enumerate(chosen, 1):
             err.print(f"{number} of {len(chosen)}: {recorded.name}", markup=False)
             try:
-                entry = run_again(recorded, data_root, Path(store), events, models | datasets, device)
+                entry = run_again(recorded, data_root, store, events, models | datasets, device)
                 found.append((recorded, entry))
             except RealmbenchError as error:
                 problems.append(str(error))

@@ -152,6 +152,32 @@ def test_pretraining_is_run_again_too(toy: Dataset, toy_name: str, tmp_path: Pat
     _, entry = again(tmp_path, toy_name)
     assert entry.exact
     assert list((tmp_path / "store" / "artifacts").glob("gru-pooled-*.safetensors"))
+    assert not entry.cached
+
+
+def test_pretraining_is_taken_from_the_cache_where_asked(
+    toy: Dataset, toy_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REALMBENCH_CACHE", str(tmp_path / "cache"))
+    record(toy, tmp_path, "gru-pooled", train={"pretrain.updates": 20, "finetune.updates": 5})
+    [recorded] = choose(tmp_path, "s")
+    folder = tmp_path / "cache" / "artifacts"
+    built = {path: path.stat().st_mtime_ns for path in folder.glob("gru-pooled-*.safetensors")}
+    assert built
+
+    def cached() -> Reproduction:
+        return reproduce(recorded, None, None, Events(), {"toy": toy_name})
+
+    entry = cached()
+    assert entry.cached
+    assert entry.exact
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("gru-pooled-*.safetensors")} == built
+    # Where the cache has lost it, it is trained again.
+    for path in built:
+        path.unlink()
+    assert cached().exact
+    [again_built] = folder.glob("gru-pooled-*.safetensors")  # of the record's fold
+    assert again_built in built
 
 
 def test_chains_of_codes_go_by_one_name(toy: Dataset, toy_name: str, tmp_path: Path) -> None:

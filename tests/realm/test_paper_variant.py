@@ -139,7 +139,7 @@ def test_published_recipes() -> None:
 
 
 def test_published_optimisers() -> None:
-    """Rates, batches and decays of all stages; where lengths and warm-ups differ, docs/realm.md says so."""
+    """Rates, batches and decays of all stages."""
     second, first = RealmStudent("paper").train_options, RealmStudent("paper-v1").train_options
     published = {"teacher": (1.53e-3, 16 * 24), "student": (5e-4, 32), "finetune": (5e-4, 32)}
     for options, own in ((second, {}), (first, {"teacher": (6.25e-4, 32)})):
@@ -149,6 +149,20 @@ def test_published_optimisers() -> None:
             assert (stage.weight_decay, stage.clip_norm, stage.window_s) == (1e-5, 1.0, 5.0), name
     for options in (second, first):
         assert options.student.rate_at(options.student.updates) == pytest.approx(5e-4 / 100)  # a cosine to a hundredth
+
+
+def test_published_lengths() -> None:
+    """Epochs at most, patience and warm-up of every stage, in epochs of as many windows."""
+    second, first = RealmStudent("paper").train_options, RealmStudent("paper-v1").train_options
+    windows = second.teacher.updates * second.teacher.batch_size / 300
+    published = {"teacher": (300, 30, 30), "student": (300, 30, 0), "finetune": (100, 20, 0)}
+    for options, own in ((second, {}), (first, {"teacher": (200, 100, 30), "finetune": (150, 20, 0)})):
+        for name, expected in {**published, **own}.items():
+            stage = getattr(options, name)
+            epoch = 7 if name == "finetune" else windows / stage.batch_size
+            lengths = (stage.updates, stage.patience * stage.evaluate_every, stage.warm_up_share * stage.updates)
+            assert [length / epoch for length in lengths] == pytest.approx(expected), name
+        assert options.student.rate_at(0) == options.finetune.rate_at(0) == pytest.approx(5e-4)
 
 
 @pytest.mark.parametrize("preset", ["paper", "paper-v1"])

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel
 
 from realmbench.decoder import Context
-from realmbench.realm.decoders import RealmTeacher
+from realmbench.errors import RealmbenchError
+from realmbench.realm.decoders import RealmPooled, RealmTeacher
 from realmbench.realm.encoder import RealmEncoder
 from realmbench.realm.guesses import RealmStudentMixed, RealmStudentUnlabelled
 from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
-from realmbench.realm.pretrained import RealmModel
+from realmbench.realm.pretrained import RealmForDecoding, RealmModel
 from realmbench.realm.pretrained_plus import RealmPlusForDecoding
 from realmbench.training.network_decoder import load_arrays_into
 
@@ -92,3 +94,44 @@ def test_teacher_gives_its_hidden_states(context: Context, sessions: list[Any], 
     x, mask = torch.from_numpy(sessions[0].validation[0].x)[None], torch.from_numpy(sessions[0].mask)[None]
     with torch.no_grad():
         torch.testing.assert_close(model(x).last_hidden_state, encoder(x, mask))
+
+
+def test_transformers_finds_the_class_of_a_checkpoint(
+    context: Context, sessions: list[Any], session_maker: Any, tmp_path: Path
+) -> None:
+    """A teacher is an encoder; so is, without its head, a network that decodes."""
+    held_out = session_maker(name="held-out", seed=9)
+    x = torch.from_numpy(held_out.validation[0].x)[None]
+    teacher, student = (
+        RealmTeacher("tiny", {}, train("teacher", "finetune")),
+        RealmPooled("tiny", {}, train("student", "finetune")),
+    )
+    teacher.export_artifact(tmp_path / "teacher", teacher.pretrain(sessions, context), sessions[0], "bands50")
+    student.adapt(held_out, context, student.pretrain(sessions, context))
+    student.export(tmp_path / "decoder", held_out, "bands50")
+    for folder, own in (("teacher", RealmModel), ("decoder", RealmForDecoding)):
+        model, again = AutoModel.from_pretrained(tmp_path / folder), own.from_pretrained(tmp_path / folder)
+        assert type(model) is RealmModel
+        with torch.no_grad():
+            hidden = model.eval()(x).last_hidden_state
+            torch.testing.assert_close(hidden, again.eval()(x).last_hidden_state)
+
+
+@pytest.mark.parametrize("kind", [RealmStudentPlus, RealmTeacherPlus], ids=["student", "teacher"])
+def test_pretrained_network_of_plus_is_one_that_transformers_loads(
+    kind: Any, context: Context, sessions: list[Any], tmp_path: Path
+) -> None:
+    stages = [name for name in ("teacher", "task", "student", "finetune") if name in kind("tiny").config["train"]]
+    decoder = kind("tiny", {}, train(*stages))
+    artifact = decoder.pretrain(sessions, context)
+    decoder.export_artifact(tmp_path / "pretrained", artifact, sessions[0], "bands50")
+    model = AutoModel.from_pretrained(tmp_path / "pretrained")
+    assert type(model) is RealmPlusForDecoding
+    assert model.config.session is None
+    with pytest.raises(RealmbenchError, match="fitted to no session"):
+        model.decoded_session()
+    read_back = decoder.import_arrays(tmp_path / "pretrained")
+    assert set(read_back) == set(artifact.arrays) == set(model.network.state_dict())
+    for name, value in model.network.state_dict().items():
+        np.testing.assert_array_equal(value, artifact.arrays[name])
+        np.testing.assert_array_equal(read_back[name], artifact.arrays[name])
