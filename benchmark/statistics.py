@@ -157,6 +157,18 @@ def comparable(
     return [(_comparison(group, sessions), group) for _, group in sorted(groups.items())]
 
 
+def joined(suites: Iterable[Sequence[RunRecord]]) -> list[RunRecord]:
+    """Put the records of several suites together; of a method that several have on a dataset, those of the first."""
+    found: dict[tuple[str, ...], Sequence[RunRecord]] = {}
+    for records in suites:
+        of_suite: dict[tuple[str, ...], list[RunRecord]] = {}
+        for record in records:
+            where = (record.dataset, record.dataset_identity, record.protocol, record.front_end, record.audit or "")
+            of_suite.setdefault((*where, record.model, record.preset, record.config_hash), []).append(record)
+        found = {**of_suite, **found}
+    return [record for runs in found.values() for record in runs]
+
+
 def across_front_ends(records: Iterable[RunRecord]) -> list[RunRecord]:
     """Return records as if of one front end, each method named with its own: ``gru on bands50``.
 

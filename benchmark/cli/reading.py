@@ -107,8 +107,11 @@ def compare(
     first: Annotated[str, typer.Argument(help="A model's name, or a label of the tables such as 'gru (small)'.")],
     others: Annotated[list[str], typer.Argument(help="What it is compared with; Holm's correction is over all.")],
     suite: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Suite whose records are compared; needed where results hold more than one."),
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="Suite whose records are compared; needed where results hold more than one. May be repeated: a method "
+            "that several have is taken from the first."
+        ),
     ] = None,
     dataset: Annotated[Optional[str], typer.Option(help="Only this dataset.")] = None,  # noqa: UP045
     calibration: Annotated[
@@ -138,11 +141,13 @@ def compare(
     What a gain becomes with more of it: `... --calibration 15 --calibration 60 --calibration 240 --figures figures`
 
     Another input: `realmbench compare "gru on bands50" "gru on lfp100" --any-front-end`
+
+    Presets of two suites: `realmbench compare "gru (small)" "gru (tiny)" --suite fewshot-small-v1 --suite fewshot-v1`
     """
     from realmbench.differences import differences
-    from realmbench.statistics import across_front_ends
+    from realmbench.statistics import across_front_ends, joined
 
-    records = _records_of(results_dir, suite)[1]
+    records = joined([_records_of(results_dir, name)[1] for name in suite or [None]])
     if dataset is not None:
         known = {record.dataset for record in records}
         if dataset not in known:

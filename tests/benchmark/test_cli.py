@@ -97,11 +97,16 @@ def test_compare_and_figures_read_what_runs_wrote(tmp_path: Path, toy_name: str)
     )
     for name in ("own.py:Own", "own:Own"):
         assert "wiener (tiny) minus own:Own (tiny)" in realmbench("compare", "wiener", name, folder=tmp_path).stdout
+    small = [*run[:3], *run[5:-2], "--preset", "small", "--suite", "other", "--protocol", "calibration-v1"]
+    assert realmbench(*small, folder=tmp_path).returncode == 0
+    sizes = ("compare", "mean (small)", "mean (tiny)", "--suite", "other", "--suite")
+    assert "mean (small) minus mean (tiny): +0.000 R2" in realmbench(*sizes, "local", folder=tmp_path).stdout
+    assert "unknown method among the records 'mean (tiny)'" in realmbench(*sizes, "other", folder=tmp_path).stderr
     absent = realmbench("compare", "wiener", "mean", "--suite", "smoke", folder=tmp_path)
     assert "unknown suite in results (`realmbench sweep` runs those of `list suites`) 'smoke'" in absent.stderr
-    assert realmbench("figures", folder=tmp_path).returncode == 0
+    assert realmbench("figures", "--suite", "local", folder=tmp_path).returncode == 0
     assert len(list((tmp_path / "figures").glob("calibration-*.svg"))) == 1
-    wrong = realmbench("compare", "wiener", "mean", "--dataset", "tyo", folder=tmp_path)
+    wrong = realmbench("compare", "wiener", "mean", "--dataset", "tyo", "--suite", "local", folder=tmp_path)
     assert "unknown dataset among the records 'tyo'. Did you mean 'toy'" in wrong.stderr
 
 

@@ -8,7 +8,7 @@ import pytest
 from realmbench.errors import RealmbenchError, UnknownNameError
 from realmbench.leaderboard import markdown, title
 from realmbench.records import BlockScore, RunRecord
-from realmbench.statistics import compare, in_words, only
+from realmbench.statistics import compare, in_words, joined, only
 
 
 def record(template: RunRecord, model: str, session: str, seed: int, r2: float, **update: object) -> RunRecord:
@@ -124,6 +124,23 @@ def test_different_data_front_ends_and_options_are_never_mixed(template: RunReco
     assert sorted(len(rows) for _, rows in tables) == [1, 1, 2]
     labels = {row.label for _, rows in tables for row in rows}
     assert labels == {"m (tiny)", "m (tiny, a.b=mse, train.fast=true)"}
+
+
+def test_of_a_method_that_two_suites_have_the_first_counts(template: RunRecord) -> None:
+    first = [template.model_copy(update={"suite": "first", "seed": seed}) for seed in (0, 1)]
+    second = [
+        template.model_copy(update={"suite": "second", **changes})
+        for changes in (
+            {"seed": 2},  # the same method: left out, with a seed of its own too
+            {"preset": "another"},
+            {"dataset": "another"},
+            {"front_end": "another"},
+            {"config_hash": "another"},
+        )
+    ]
+    assert joined([first, second]) == [*first, *second[1:]]
+    assert joined([second, first]) == second
+    assert joined([first]) == first
 
 
 def test_many_changes_are_counted(template: RunRecord) -> None:
