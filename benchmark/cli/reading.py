@@ -147,7 +147,7 @@ def compare(
     from realmbench.differences import differences
     from realmbench.statistics import across_front_ends, joined
 
-    records = joined([_records_of(results_dir, name)[1] for name in suite or [None]])
+    records = joined([_records_of(results_dir, name)[1] for name in suite or (None,)])
     if dataset is not None:
         known = {record.dataset for record in records}
         if dataset not in known:
