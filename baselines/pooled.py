@@ -23,12 +23,12 @@ from .taught import TaughtDecoder
 PRETRAIN: Mapping[str, dict[str, Any]] = {
     "tiny": {},
     "small": {},
-    "paper": {"updates": 20_000, "evaluate_every": 250, "batch_size": 32},
+    "paper": {"updates": 132_000, "evaluate_every": 1320, "batch_size": 32},
 }
 FINETUNE: Mapping[str, dict[str, Any]] = {
     "tiny": {"updates": 100},
     "small": {"updates": 400, "evaluate_every": 25},
-    "paper": {"updates": 1500, "evaluate_every": 50, "batch_size": 32},
+    "paper": {"updates": 700, "evaluate_every": 14, "batch_size": 32},
 }
 
 
