@@ -158,6 +158,8 @@ def test_benchmark_names_no_dataset_and_no_decoder() -> None:
 # Where what decides a decoder's numbers may lie besides its own module; the harness's own modules are in every key.
 NUMBERS = ("realmbench.training", "realmbench.networks", "realmbench.linear_gaussian", "realmbench.steady",
            "realmbench.baselines.", "realmbench.realm.")  # fmt: skip
+# Gives options their values, and every record holds those.
+PRESETS = "realmbench.realm.presets"
 
 
 def uncovered(module: str, covered: Sequence[str]) -> set[str]:
@@ -174,7 +176,36 @@ def uncovered(module: str, covered: Sequence[str]) -> set[str]:
 @pytest.mark.parametrize("name", DECODERS.names())
 def test_old_results_are_dropped_when_anything_that_made_them_changes(name: str) -> None:
     decoder_class = DECODERS.get(name)
-    assert not uncovered(decoder_class.__module__, (decoder_class.__module__, *decoder_class.depends_on))
+    assert not uncovered(decoder_class.__module__, (decoder_class.__module__, *decoder_class.depends_on, PRESETS))
+
+
+def used_for_more_than_presets(source: str) -> set[str]:
+    """Return the names that a module imports from `realm.presets` and uses outside of assignments to ``presets``."""
+    tree = ast.parse(source)
+    names = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("presets")
+        for alias in node.names
+    }
+    given = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "presets"
+        for inner in ast.walk(node)
+    }
+    used = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in given)
+    return {node.id for node in used} & names
+
+
+def test_presets_give_options_their_values_and_nothing_else() -> None:
+    """So no hash need hold them: every record has the values."""
+    users = [path for name, path in MODULES if PRESETS in imported(name, path) and name != PRESETS]
+    assert users
+    for path in users:
+        assert not used_for_more_than_presets(path.read_text()), path
+    aside = "from .presets import sized\nclass A:\n    presets: dict = sized()\n    def f(self): return sized()\n"
+    assert used_for_more_than_presets(aside) == {"sized"}
 
 
 @pytest.mark.parametrize("stage", ["pretraining", "distillation", "plus"])
