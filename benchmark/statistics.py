@@ -152,21 +152,19 @@ def comparable(
     """
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
-        key = (record.dataset, record.dataset_identity, record.protocol, record.front_end, record.audit or "")
-        groups.setdefault(key, []).append(record)
+        groups.setdefault(_table(record), []).append(record)
     return [(_comparison(group, sessions), group) for _, group in sorted(groups.items())]
 
 
 def joined(suites: Iterable[Sequence[RunRecord]]) -> list[RunRecord]:
     """Put the records of several suites together; of a method that several have on a dataset, those of the first."""
-    found: dict[tuple[str, ...], Sequence[RunRecord]] = {}
-    for records in suites:
-        of_suite: dict[tuple[str, ...], list[RunRecord]] = {}
-        for record in records:
-            where = (record.dataset, record.dataset_identity, record.protocol, record.front_end, record.audit or "")
-            of_suite.setdefault((*where, record.model, record.preset, record.config_hash), []).append(record)
-        found = {**of_suite, **found}
-    return [record for runs in found.values() for record in runs]
+    taken_from: dict[tuple[str, ...], int] = {}
+    return [
+        record
+        for number, records in enumerate(suites)
+        for record in records
+        if taken_from.setdefault((*_table(record), *_method(record)), number) == number
+    ]
 
 
 def across_front_ends(records: Iterable[RunRecord]) -> list[RunRecord]:
@@ -208,8 +206,17 @@ def methods(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], list[Run
     """Group records by method: model, preset and hash of the configuration."""
     found: dict[tuple[str, str, str], list[RunRecord]] = {}
     for record in records:
-        found.setdefault((record.model, record.preset, record.config_hash), []).append(record)
+        found.setdefault(_method(record), []).append(record)
     return found
+
+
+def _table(record: RunRecord) -> tuple[str, ...]:
+    """Return what records of one table have in common."""
+    return record.dataset, record.dataset_identity, record.protocol, record.front_end, record.audit or ""
+
+
+def _method(record: RunRecord) -> tuple[str, str, str]:
+    return record.model, record.preset, record.config_hash
 
 
 def label(record: RunRecord) -> str:

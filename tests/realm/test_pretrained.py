@@ -24,8 +24,10 @@ from realmbench.training.network_decoder import load_arrays_into
 STAGE = {"updates": 4, "evaluate_every": 2, "window_s": 1.0}
 
 
-def train(*stages: str) -> dict[str, Any]:
-    return {f"{stage}.{key}": value for stage in stages for key, value in STAGE.items()}
+def quick(kind: Any, options: dict[str, Any] | None = None) -> Any:
+    """Make a decoder whose stages all train for a few updates."""
+    stages = kind("tiny").config["train"]
+    return kind("tiny", options or {}, {f"{stage}.{key}": value for stage in stages for key, value in STAGE.items()})
 
 
 @pytest.mark.parametrize(
@@ -50,8 +52,7 @@ def train(*stages: str) -> dict[str, Any]:
 def test_network_of_plus_predicts_as_the_decoder_that_wrote_it(
     kind: Any, options: dict[str, Any], context: Context, sessions: list[Any], session_maker: Any, tmp_path: Path
 ) -> None:
-    stages = [name for name in ("teacher", "task", "student", "finetune") if name in kind("tiny").config["train"]]
-    decoder = kind("tiny", options, train(*stages))
+    decoder = quick(kind, options)
     made = session_maker(name="held-out", seed=9)
     normaliser = replace(
         made.normaliser, y_mean=np.array([1.0, -2.0], np.float32), y_deviation=np.array([3.0, 0.5], np.float32)
@@ -85,7 +86,7 @@ def test_network_of_plus_predicts_as_the_decoder_that_wrote_it(
 
 
 def test_teacher_gives_its_hidden_states(context: Context, sessions: list[Any], tmp_path: Path) -> None:
-    decoder = RealmTeacher("tiny", {}, train("teacher", "finetune"))
+    decoder = quick(RealmTeacher)
     artifact = decoder.pretrain(sessions, context)
     decoder.export_artifact(tmp_path / "teacher", artifact, sessions[0], "bands50")
     model = RealmModel.from_pretrained(tmp_path / "teacher").eval()
@@ -102,10 +103,7 @@ def test_transformers_finds_the_class_of_a_checkpoint(
     """A teacher is an encoder; so is, without its head, a network that decodes."""
     held_out = session_maker(name="held-out", seed=9)
     x = torch.from_numpy(held_out.validation[0].x)[None]
-    teacher, student = (
-        RealmTeacher("tiny", {}, train("teacher", "finetune")),
-        RealmPooled("tiny", {}, train("student", "finetune")),
-    )
+    teacher, student = quick(RealmTeacher), quick(RealmPooled)
     teacher.export_artifact(tmp_path / "teacher", teacher.pretrain(sessions, context), sessions[0], "bands50")
     student.adapt(held_out, context, student.pretrain(sessions, context))
     student.export(tmp_path / "decoder", held_out, "bands50")
@@ -121,8 +119,7 @@ def test_transformers_finds_the_class_of_a_checkpoint(
 def test_pretrained_network_of_plus_is_one_that_transformers_loads(
     kind: Any, context: Context, sessions: list[Any], tmp_path: Path
 ) -> None:
-    stages = [name for name in ("teacher", "task", "student", "finetune") if name in kind("tiny").config["train"]]
-    decoder = kind("tiny", {}, train(*stages))
+    decoder = quick(kind)
     artifact = decoder.pretrain(sessions, context)
     decoder.export_artifact(tmp_path / "pretrained", artifact, sessions[0], "bands50")
     model = AutoModel.from_pretrained(tmp_path / "pretrained")
