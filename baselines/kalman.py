@@ -24,7 +24,7 @@ from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Preset, Stream, tuned
 from realmbench.errors import RealmbenchError
 from realmbench.linear_gaussian import LinearGaussian
-from realmbench.metrics import r2_axis_mean
+from realmbench.metrics import r2_for_selection
 from realmbench.search import Choice, SearchDimension
 from realmbench.session import Segment, Session, SessionData
 
@@ -129,19 +129,16 @@ class Kalman(Decoder):
         """Return the shrinkage and the inflation with which a fit to the training part does best on validation."""
         fitted = self._fit(session.train)
         truth = np.concatenate([segment.y[segment.warm_up :] for segment in session.validation])
-        best, chosen = -np.inf, None
+        scores: dict[tuple[float, float], float] = {}
         shrinkages, inflations = self.options.shrinkages, self.options.inflations
         for number, shrinkage in enumerate(shrinkages, 1):
             reduced = _reduced(fitted, shrinkage)
             for inflation in inflations:
                 self._settle(fitted, reduced, inflation)
                 parts = [self._decode(part.x)[part.warm_up :] for part in session.validation]
-                score = r2_axis_mean(truth, np.concatenate(parts))
-                if score > best:
-                    best, chosen = score, (shrinkage, inflation)
+                scores[shrinkage, inflation] = r2_for_selection(truth, np.concatenate(parts))
             context.on_progress("kalman: choosing the noise", number / len(shrinkages))
-        if chosen is None:
-            raise RealmbenchError("kalman: no noise gives a finite validation R2; is the target constant?")
+        chosen = max(scores, key=lambda pair: scores[pair])
         if len(inflations) > 1 and chosen[1] == max(inflations):
             context.warnings.append(f"kalman: the chosen inflation {chosen[1]:g} is at the edge of its range")
         return chosen

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from realmbench.artifact import Artifact, Trained
 from realmbench.decoder import Context, Preset, tuned
-from realmbench.metrics import r2_axis_mean
+from realmbench.metrics import r2_for_selection
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.seeds import stream_seed
 from realmbench.session import Segment, Session, SessionData
@@ -367,7 +367,7 @@ def _read_out(network: MaskedNetwork, session: SessionData, context: Context) ->
         weights = ridge_solution(gram, cross, strength)
         offset = y_mean - x_mean @ weights
         parts = [(segment.x[:, 0] @ weights + offset)[segment.warm_up :] for segment in validation]
-        if (score := r2_axis_mean(truth, np.concatenate(parts))) > best:
+        if (score := r2_for_selection(truth, np.concatenate(parts))) > best:
             best = score
             with torch.no_grad():
                 network.head.weight.copy_(torch.from_numpy(weights.T))

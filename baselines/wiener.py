@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Preset, Stream, tuned
-from realmbench.errors import RealmbenchError
-from realmbench.metrics import r2_axis_mean
+from realmbench.metrics import r2_for_selection
 from realmbench.search import Choice, SearchDimension
 from realmbench.session import Segment, Session, SessionData
 
@@ -95,18 +94,14 @@ class Wiener(Decoder):
                     first = slice(0, len(kept(pair[0])) * width)
                     weights = ridge_solution(gram[first, first], cross[first], pair[1])
                     offset = y_mean - x_mean[first] @ weights
-                    score = r2_axis_mean(*self._on_validation(session, kept(pair[0]), weights, offset))
-                    scores[pair] = np.nan_to_num(score, nan=-np.inf)
+                    scores[pair] = r2_for_selection(*self._on_validation(session, kept(pair[0]), weights, offset))
                 context.on_progress("wiener: choosing history and ridge strength", len(scores) / most)
             return max(scores, key=lambda pair: scores[pair])
 
         # The strength where it is cheap, the history with it, and the strength again.
         _, strength = try_all(histories[:1], strengths)
         history, _ = try_all(histories, [strength])
-        best = try_all([history], strengths)
-        history, strength = best
-        if not np.isfinite(scores[best]):
-            raise RealmbenchError("wiener: no ridge strength gives a finite validation R2; is the target constant?")
+        history, strength = try_all([history], strengths)
         if len(strengths) > 1 and strength in (min(strengths), max(strengths)):
             context.warnings.append(f"wiener: the chosen ridge strength {strength:g} is at the edge of its range")
         return kept(history), strength
@@ -190,9 +185,9 @@ class WienerCascade(Wiener):
         """Return the degree with which a fit to the training part does best on validation; None for no polynomial."""
         known, unbent = self._on_validation(session, self._lags, *self._fit(session.train))
         linear, truth = self._held_out_predictions(pieces.train)
-        best, chosen = r2_axis_mean(known, unbent), None
+        best, chosen = r2_for_selection(known, unbent), None
         for degree in self.options.degrees:
-            score = r2_axis_mean(known, _bend(unbent, *_polynomial(linear, truth, degree)))
+            score = r2_for_selection(known, _bend(unbent, *_polynomial(linear, truth, degree)))
             if score > best:
                 best, chosen = score, degree
         return chosen

@@ -30,6 +30,13 @@ FORMATS = ("svg", "png", "pdf")
 FILLS = ("full", "none", "left", "right", "top", "bottom")
 STAGE_COLUMNS = 3
 SCORES = "the score is R2, or minus the error where no labels are learnt"
+MEASURES = {
+    "score": ("validation score", SCORES),
+    "alignment": (
+        "distance from the teacher",
+        "between last residual streams, on validation of the pretraining sessions",
+    ),
+}
 
 
 def write_figures(
@@ -62,9 +69,10 @@ def write_figures(
     for comparison, since_start in stream_curves(records):
         path = folder / f"stream-{_slug(title(comparison))}.{file_format}"
         written.append(_save(stream_figure(comparison, since_start), path))
-    for comparison, learnt in learning_curves(records, kept):
-        path = folder / f"learning-{_slug(title(comparison))}.{file_format}"
-        written.append(_save(learning_figure(comparison, learnt), path))
+    for measure, name in {"score": "learning", "alignment": "alignment"}.items():
+        for comparison, learnt in learning_curves(records, kept, measure):
+            path = folder / f"{name}-{_slug(title(comparison))}.{file_format}"
+            written.append(_save(learning_figure(comparison, learnt, measure), path))
     for comparison, ends in reached(records, kept):
         path = folder / f"reached-{_slug(title(comparison))}.{file_format}"
         written.append(_save(reached_figure(comparison, ends), path))
@@ -181,8 +189,9 @@ def stream_figure(comparison: Comparison, lines: Sequence[StreamCurve]) -> Figur
     return figure
 
 
-def learning_figure(comparison: Comparison, lines: Sequence[Learning]) -> Figure:
-    """Draw validation scores against updates, a panel per stage and a line per training."""
+def learning_figure(comparison: Comparison, lines: Sequence[Learning], measure: str = "score") -> Figure:
+    """Draw what validation measured against updates, a panel per stage and a line per training."""
+    what, note = MEASURES[measure]
     figure, panels = _stages(lines)
     for line, look in zip(lines, _looks(lines)):
         for number, curve in enumerate(line.curves):
@@ -191,8 +200,8 @@ def learning_figure(comparison: Comparison, lines: Sequence[Learning]) -> Figure
     for stage, axes in panels.items():
         axes.set_title(stage, fontsize=9)
         axes.set_xlabel("updates")
-        axes.set_ylabel("validation score")
-    _finish(figure, f"{title(comparison)}\na line per fold and seed; {SCORES}")
+        axes.set_ylabel(what)
+    _finish(figure, f"{title(comparison)}\na line per fold and seed; {note}")
     return figure
 
 

@@ -24,7 +24,7 @@ class Learning:
     stage : kind of the artifact that it left.
     label : the methods.
     causal : whether one of them is.
-    curves : of every fold and seed the (update, validation score) pairs; what a score is, the stage says.
+    curves : of every fold and seed the (update, measure) pairs; what a score is, the stage says.
     """
 
     stage: str
@@ -95,15 +95,16 @@ def _effort(stage: str, name: str, trainings: Sequence[ArtifactRecord]) -> Effor
 
 
 def learning_curves(
-    records: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord]
+    records: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord], measure: str = "score"
 ) -> list[tuple[Comparison, list[Learning]]]:
     """Collect the learning curves of every table, by stage; what methods share appears once.
 
     Parameters
     ----------
     kept : the artifacts whose training is known, by hash.
+    measure : of every validation; that which not every stage has (``alignment``) is of those that have it.
     """
-    kept = _trained(kept)
+    kept = {address: record for address, record in _trained(kept).items() if measure in record.history[-1]}
     found = []
     for comparison, group in comparable(records):
         users: dict[str, dict[str, RunRecord]] = {}
@@ -119,7 +120,7 @@ def learning_curves(
                 label=names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
                 causal=any(users[addresses[0]][name].causal for name in names),
                 curves=tuple(
-                    tuple((entry["update"], entry["score"]) for entry in kept[address].history)
+                    tuple((entry["update"], entry[measure]) for entry in kept[address].history)
                     for address in sorted(addresses)
                 ),
             )

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn import functional
 
+from realmbench.training.windows import Batch
+
 # InfoNCE: steps compared per window, and the temperature.
 CONTRASTED_STEPS = 32
 TEMPERATURE = 0.1
@@ -58,3 +60,36 @@ ALIGNMENTS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] =
     "cka": centred_kernel,
     "infonce": contrast,
 }
+
+
+class AlignmentWatch:
+    """Notes at every validation how far a student that learns is from its teacher.
+
+    Parameters
+    ----------
+    teacher : a batch to its last residual stream (B, T, d); without one nothing is noted. It is asked once for every
+        batch, so that these must come in the same order at every validation.
+    kind : of the distance.
+    """
+
+    def __init__(self, teacher: Callable[[Batch], torch.Tensor] | None = None, kind: str = "cosine") -> None:
+        self._teacher, self._kind = teacher, kind
+        self._taught: list[torch.Tensor] = []
+        self._distances: list[float] = []
+
+    def note(self, batch: Batch, student: torch.Tensor) -> None:
+        """Note the distance of the student's last residual stream (B, T, d) on the next batch."""
+        if self._teacher is None:
+            return
+        number = len(self._distances)
+        if number == len(self._taught):
+            self._taught.append(self._teacher(batch))
+        self._distances.append(ALIGNMENTS[self._kind](student, self._taught[number]).item())
+
+    def __call__(self) -> dict[str, float]:
+        """Return the mean distance of this validation, and begin the next."""
+        distances, self._distances = self._distances, []
+        return {"alignment": sum(distances) / len(distances)} if distances else {}
+
+
+UNWATCHED = AlignmentWatch()

@@ -116,10 +116,13 @@ class RealmBase(NetworkDecoder):
         from .pretrained import save_network
 
         network = self.fitted(self.network)
-        if not isinstance(network, RealmNetwork):
-            super().export(folder, session, front_end)
-            return
+        assert isinstance(network, RealmNetwork)
         save_network(folder, network, self.arrays(), front_end, session)
+
+    def import_arrays(self, folder: Path) -> dict[str, np.ndarray]:
+        from .pretrained import without_prefix
+
+        return without_prefix(super().import_arrays(folder))
 
 
 class RealmScratch(RealmBase):
@@ -205,11 +208,6 @@ class _Pretrained(RealmBase):
 
         network = RealmNetwork(RealmEncoder(self.encoder_config(session)), session.outputs)
         save_network(folder, network, artifact.arrays, front_end, None)
-
-    def import_arrays(self, folder: Path) -> dict[str, np.ndarray]:
-        from .pretrained import without_prefix
-
-        return without_prefix(super().import_arrays(folder))
 
     def _start(self, network: RealmNetwork, artifact: Artifact) -> None:
         """Load what pretraining left: a whole network, or of it, where the head is new, the encoder."""

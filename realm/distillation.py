@@ -8,6 +8,8 @@ function is the control: same network, sessions, labels and updates.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,10 +23,10 @@ from realmbench.seeds import stream_seed
 from realmbench.session import SessionData
 from realmbench.training.loop import TrainOptions, fit, window_sampler
 from realmbench.training.network_decoder import drawn, load_arrays_into, module_arrays
-from realmbench.training.windows import Batch, ValidationR2, validation_batches
+from realmbench.training.windows import Batch, ValidationR2, all_validation_batches
 
-from .alignment import ALIGNMENTS
-from .encoder import EncoderConfig, RealmEncoder, RealmNetwork, parameter_count
+from .alignment import ALIGNMENTS, UNWATCHED, AlignmentWatch
+from .encoder import EncoderConfig, EncoderOutput, RealmEncoder, RealmNetwork, parameter_count
 from .pretraining import SOURCES as PRETRAINING_SOURCES
 from .pretraining import reconstruction_error
 
@@ -176,16 +178,20 @@ def _train(
     def loss(batch: Batch) -> torch.Tensor:
         return distillation_loss(student, teacher, weights, batch)
 
+    watch = UNWATCHED
+    if teacher is not None and weights.alignment:
+        watch = AlignmentWatch(partial(_last_stream, teacher), weights.kind)
     result = fit(
         student,
         loss,
-        _score(student, teacher, weights, sessions if selection is None else selection, context.device),
+        _score(student, teacher, weights, sessions if selection is None else selection, context.device, watch),
         window_sampler(sessions, options, context.seed, "realm-student", context.device),
         options,
         stream_seed(context.seed, "realm-student", "dropout"),
         context.checkpoint(kind, full, sessions, SOURCES),
         lambda share, best: context.on_progress(f"{kind.removeprefix('realm-')}: validation score {best:.3f}", share),
         start_counts=False,
+        beside=watch,
     )
     return Trained(module_arrays(student.network), parameter_count(student.network), *result)
 
@@ -194,8 +200,20 @@ def distillation_loss(
     student: Student, teacher: RealmEncoder | None, weights: DistillationOptions, batch: Batch
 ) -> torch.Tensor:
     """Return the weighted sum of alignment, task and reconstruction; without a teacher there is no alignment."""
-    encoder = student.network.encoder
-    code = encoder.encode(encoder.tokenize(batch.x, batch.mask))
+    return _loss_of(_encode(student.network.encoder, batch), student, teacher, weights, batch)
+
+
+def _encode(encoder: RealmEncoder, batch: Batch) -> EncoderOutput:
+    return encoder.encode(encoder.tokenize(batch.x, batch.mask))
+
+
+def _last_stream(encoder: RealmEncoder, batch: Batch) -> torch.Tensor:
+    return _encode(encoder, batch).layers[-1]  # (B, T, d)
+
+
+def _loss_of(
+    code: EncoderOutput, student: Student, teacher: RealmEncoder | None, weights: DistillationOptions, batch: Batch
+) -> torch.Tensor:
     total = batch.x.new_zeros(())
     if weights.task:
         prediction = student.network.read_out(code.final, batch.x)  # (B, T, D)
@@ -211,7 +229,7 @@ def distillation_loss(
             # Another window; backwards if it is the only one.
             seen, mask = (seen.roll(1, 0), mask.roll(1, 0)) if len(seen) > 1 else (seen.flip(1), mask)
         with torch.no_grad():
-            targets = teacher.encode(teacher.tokenize(seen, mask)).layers  # (B, T, d) each
+            targets = _encode(teacher, replace(batch, x=seen, mask=mask)).layers  # (B, T, d) each
         last = weights.aligned_layers
         pairs = zip(code.layers[-last:], targets[-last:])
         distance = sum(ALIGNMENTS[weights.kind](ours, theirs) for ours, theirs in pairs)
@@ -225,17 +243,24 @@ def _score(
     weights: DistillationOptions,
     sessions: Sequence[SessionData],
     device: str,
+    watch: AlignmentWatch,
 ) -> Callable[[], float]:
-    """Validation R2 where the task is part of the loss, else the negative validation loss."""
+    """Validation R2 where the task is part of the loss, else the negative validation loss; the watch looks on."""
+
+    def watched(batch: Batch) -> EncoderOutput:
+        code = _encode(student.network.encoder, batch)
+        watch.note(batch, code.layers[-1])
+        return code
+
     if weights.task:
-        return ValidationR2(sessions, lambda batch: student.network(batch.x, batch.mask), device)
-    batches = [batch for session in sessions for batch, _ in validation_batches(session, device)]
+        return ValidationR2(sessions, lambda batch: student.network.read_out(watched(batch).final, batch.x), device)
+    batches = all_validation_batches(sessions, device)
 
     @torch.no_grad()
     def score() -> float:
         with torch.random.fork_rng(devices=[torch.device(device)] if device.startswith("cuda") else []):
             torch.manual_seed(0)  # the same reconstructed steps at every validation
-            errors = [distillation_loss(student, teacher, weights, batch).item() for batch in batches]
+            errors = [_loss_of(watched(batch), student, teacher, weights, batch).item() for batch in batches]
         return -sum(errors) / len(errors)
 
     return score

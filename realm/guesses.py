@@ -91,7 +91,7 @@ class _Guessing(RealmStudentPlus):
             network = self.plus_network
             network.units.meet(session, 0.0)
             steady = steadied(session, self.options.steady_s)
-            for number in range(self.options.rounds):
+            for number in range(self.options.rounds if self.options.read_in.horizons_s else 0):
                 context.on_progress(f"guesses at {session.name}", number / self.options.rounds)
                 network.read_in.set(fit_read_in(guessed(network, steady), self.options.read_in).weights)
         return steady

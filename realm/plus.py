@@ -27,7 +27,7 @@ from realmbench.training.loop import FitResult, TrainOptions, fit, window_sample
 from realmbench.training.network_decoder import drawn, load_arrays_into, module_arrays
 from realmbench.training.windows import Batch, ValidationR2
 
-from .alignment import cosine
+from .alignment import UNWATCHED, AlignmentWatch, cosine
 from .encoder import EncoderConfig, EncoderOutput, EncoderState, RealmEncoder
 from .pretraining import SOURCES as PRETRAINING_SOURCES
 from .read_in import ReadIn, ReadInOptions, rehearsals
@@ -275,7 +275,10 @@ def hand_down(
         checked = context.checkpoint(kind, {**full, "teacher": [parent.hash for parent in parents]}, sessions, SOURCES)
         above = None if teacher is None else _frozen(*teacher, context)
         loss = partial(hand_down_loss, network, above, weights)
-        result = learn(network, rehearsed(), options, context, kind, checked, loss)
+        watch = UNWATCHED
+        if above is not None and weights.alignment:
+            watch = AlignmentWatch(partial(_last_stream, above))
+        result = learn(network, rehearsed(), options, context, kind, checked, loss, watch=watch)
         return Trained(module_arrays(network), _count(network), *result)
 
     return context.artifacts.get_or_build(
@@ -322,28 +325,42 @@ def learn(
     loss: Callable[[Batch], torch.Tensor] | None = None,
     *,
     start_counts: bool = False,
+    watch: AlignmentWatch = UNWATCHED,
 ) -> FitResult:
     """Train on sessions that carry read-in outputs, on the task unless told otherwise, until validation R2 stops."""
     return fit(
         network,
         loss or (lambda batch: nn.functional.mse_loss(_predict(network, batch), batch.y)),
-        validation_r2(network, sessions, context.device),
+        validation_r2(network, sessions, context.device, watch),
         window_sampler(sessions, options, context.seed, stage, context.device),
         options,
         stream_seed(context.seed, stage, "dropout"),
         checkpoint,
         lambda share, best: context.on_progress(f"{stage}: validation R2 {best:.3f}", share),
         start_counts=start_counts,
+        beside=watch,
     )
 
 
-def validation_r2(network: PlusNetwork, sessions: Sequence[SessionData], device: str) -> ValidationR2:
-    """Return the score of a network on sessions that carry read-in outputs."""
-    return ValidationR2(sessions, lambda batch: _predict(network, batch), device)
+def validation_r2(
+    network: PlusNetwork, sessions: Sequence[SessionData], device: str, watch: AlignmentWatch = UNWATCHED
+) -> ValidationR2:
+    """Return the score of a network on sessions that carry read-in outputs; the watch looks on."""
+    return ValidationR2(sessions, lambda batch: _predict(network, batch, watch), device)
 
 
-def _predict(network: PlusNetwork, batch: Batch) -> torch.Tensor:
-    return network.decode(batch.x, batch.mask, batch.privileged.flatten(2))
+def _predict(network: PlusNetwork, batch: Batch, watch: AlignmentWatch = UNWATCHED) -> torch.Tensor:
+    code = _encode(network, batch)
+    watch.note(batch, code.layers[-1])
+    return network.read_out(code.final, batch.privileged.flatten(2))
+
+
+def _encode(network: PlusNetwork, batch: Batch) -> EncoderOutput:
+    return network.encode(batch.x, batch.mask, batch.privileged.flatten(2))
+
+
+def _last_stream(network: PlusNetwork, batch: Batch) -> torch.Tensor:
+    return _encode(network, batch).layers[-1]  # (B, T, d)
 
 
 def _new(config: PlusConfig, sessions: Sequence[SessionData], context: Context, stage: str) -> PlusNetwork:

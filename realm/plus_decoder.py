@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 from pydantic import BaseModel, Field
 from torch import nn
 
@@ -15,9 +14,9 @@ from realmbench.decoder import Context, ParameterCount, Preset
 from realmbench.search import SearchDimension
 from realmbench.session import Session, SessionData
 from realmbench.steady import steadied
-from realmbench.training.loop import TrainOptions
+from realmbench.training.loop import TrainOptions, best_score
 from realmbench.training.masking import MaskingOptions
-from realmbench.training.network_decoder import load_arrays_into
+from realmbench.training.network_decoder import conclude, load_arrays_into
 
 from .decoders import RealmBase, RealmStudent, RealmTeacher
 from .encoder import EncoderConfig
@@ -158,11 +157,6 @@ class _Plus(RealmBase):
 
         save_plus(folder, self.plus_config(session), artifact.arrays, front_end, None)
 
-    def import_arrays(self, folder: Path) -> dict[str, np.ndarray]:
-        from .pretrained import without_prefix
-
-        return without_prefix(super().import_arrays(folder))
-
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Fit the read-in and fine-tune; what ends below the zero-shot network on validation gives way to it."""
         artifact = self.pretrained(artifact)
@@ -178,7 +172,7 @@ class _Plus(RealmBase):
             zero_shot = self._zero_shot_score(network, session, context)
             network.units.meet(session, self._own_share(session))
             history = self.fine_tune(network, network.units.given(session), context, artifact)
-            if max(entry["score"] for entry in history) < zero_shot:
+            if best_score(history) < zero_shot:
                 load_arrays_into(network, artifact.arrays)
                 network.units.meet(session, 0.0)
                 context.warnings.append(
@@ -196,7 +190,7 @@ class _Plus(RealmBase):
         checkpoint = context.checkpoint(stage, {**self.identity, "start": artifact.hash}, [targets])
         finetune = self.train_options.finetune
         result = learn(network, [fitted.session], finetune, context, stage, checkpoint, start_counts=True)
-        context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
+        conclude(result, context, stage, start_counts=True)
         return result.history
 
     def _own_share(self, session: SessionData) -> float:

@@ -53,9 +53,10 @@ PAPER_SCRATCH = {**PAPER_STAGE, "updates": 20_000, "evaluate_every": 250}
 PAPER_BLOCKS = {"variant": "paper", "energy_s": None, "memory_s": None}
 PAPER_NETWORK = {**PAPER_BLOCKS, "freeze_tokenizer": True}
 PAPER_V2 = {"distillation": {"task": 0.0, "alignment": 1.0, "reconstruction": 1.0}, "fresh_head": True}
+# As the command in their first README; defaults of its code aligned two layers and froze four.
 PAPER_V1 = {
-    "distillation": {"task": 1.0, "alignment": 1.0, "reconstruction": 0.1, "aligned_layers": 2},
-    "freeze_tokenizer": False,  # as the command in their first README; the code's default froze four layers
+    "distillation": {"task": 1.0, "alignment": 1.0, "reconstruction": 0.1, "aligned_layers": 1},
+    "freeze_tokenizer": False,
 }
 
 # Found by `realmbench tune` for realm-student (results/tuning). Student, teacher and controls share it: a comparison

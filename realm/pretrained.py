@@ -136,7 +136,7 @@ def save_encoder(folder: Path, config: EncoderConfig, arrays: Mapping[str, np.nd
     """Write an encoder's arrays as a `RealmModel`."""
     model = RealmModel(RealmConfig(config.model_dump(), front_end=front_end))
     load_arrays_into(model.encoder, arrays)
-    _save(model, folder)
+    save_model(model, folder)
 
 
 def save_network(
@@ -148,12 +148,12 @@ def save_network(
         network.head.out_features,
         network.history,
         network.skip is not None,
-        None if session is None else describe_session(session),
+        describe_session(session),
         front_end,
     )
     model = RealmForDecoding(config)
     load_arrays_into(model.network, arrays)
-    _save(model, folder)
+    save_model(model, folder)
 
 
 def without_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -161,8 +161,10 @@ def without_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.partition(".")[2]: array for name, array in arrays.items()}
 
 
-def describe_session(session: Session) -> dict[str, Any]:
-    """Return a session's identity, shape and normalisation as JSON values."""
+def describe_session(session: Session | None) -> dict[str, Any] | None:
+    """Return a session's identity, shape and normalisation as JSON values; None of none."""
+    if session is None:
+        return None
     normaliser = {name: value.tolist() for name, value in vars(session.normaliser).items()}
     return {
         "dataset": session.dataset,
@@ -190,7 +192,7 @@ def _session_of(described: Mapping[str, Any]) -> Session:
     )
 
 
-def _save(model: RealmPreTrainedModel, folder: Path) -> None:
+def save_model(model: RealmPreTrainedModel, folder: Path) -> None:
     """Save without transformers' bar: it is a matter of milliseconds."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

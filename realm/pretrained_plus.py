@@ -17,7 +17,7 @@ from realmbench.session import Session
 from realmbench.training.network_decoder import load_arrays_into
 
 from .plus import PlusConfig, make_network
-from .pretrained import RealmOutput, RealmPreTrainedModel, _save, describe_session
+from .pretrained import RealmOutput, RealmPreTrainedModel, describe_session, save_model
 
 
 class RealmPlusConfig(PreTrainedConfig):
@@ -67,10 +67,10 @@ def save_plus(
     folder: Path, network: PlusConfig, arrays: Mapping[str, np.ndarray], front_end: str, session: Session | None
 ) -> None:
     """Write a network's arrays as a `RealmPlusForDecoding`; ``session`` is the one that it was fitted to."""
-    described = None if session is None else describe_session(session)
-    model = RealmPlusForDecoding(RealmPlusConfig(network.model_dump(mode="json"), described, front_end))
+    config = RealmPlusConfig(network.model_dump(mode="json"), describe_session(session), front_end)
+    model = RealmPlusForDecoding(config)
     load_arrays_into(model.network, arrays)
-    _save(model, folder)
+    save_model(model, folder)
 
 
 AutoConfig.register(RealmPlusConfig.model_type, RealmPlusConfig, exist_ok=True)

@@ -21,7 +21,7 @@ from realmbench.session import SessionData
 from realmbench.training.loop import TrainOptions, fit, window_sampler
 from realmbench.training.masking import MaskingOptions, block_mask, corrupt
 from realmbench.training.network_decoder import drawn, module_arrays
-from realmbench.training.windows import Batch, validation_batches
+from realmbench.training.windows import Batch, all_validation_batches
 
 from .encoder import EncoderConfig, RealmEncoder, mixer_kind, parameter_count
 from .mamba2 import BidirectionalMixer
@@ -152,7 +152,7 @@ def _train(
         prediction = model(corrupt(batch.x, masking), batch.mask, hidden)
         return reconstruction_error(prediction, batch.x, hidden, batch.mask)
 
-    batches = [batch for session in sessions for batch, _ in validation_batches(session, context.device)]
+    batches = all_validation_batches(sessions, context.device)
 
     @torch.no_grad()
     def score() -> float:

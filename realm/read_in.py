@@ -24,7 +24,7 @@ from scipy.linalg import cho_factor, cho_solve
 from torch import nn
 from torch.nn import functional
 
-from realmbench.metrics import r2_axis_mean
+from realmbench.metrics import r2_for_selection
 from realmbench.options import whole_frames
 from realmbench.session import Segment, Session, SessionData
 
@@ -282,7 +282,7 @@ def _score(session: SessionData, horizons: Sequence[int]) -> float:
     segments = (*session.train, *session.validation)
     truth = np.concatenate([segment.y[segment.warm_up :] for segment in segments])
     said = np.concatenate([segment.privileged[segment.warm_up :, columns, 0] for segment in segments])
-    return r2_axis_mean(truth, said)
+    return r2_for_selection(truth, said)
 
 
 def _carrying(segment: Segment, outputs: np.ndarray) -> Segment:

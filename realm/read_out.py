@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 
 from realmbench.decoder import Context
 from realmbench.errors import RealmbenchError
-from realmbench.metrics import r2_axis_mean
+from realmbench.metrics import r2_for_selection
 from realmbench.session import Segment, SessionData
 
 from .encoder import RealmNetwork, stacked
@@ -40,7 +40,7 @@ def fit_read_out(network: RealmNetwork, session: SessionData, context: Context) 
     for number, strength in enumerate(STRENGTHS):
         context.on_progress(f"read-out: ridge {strength:g}", number / (len(STRENGTHS) + 1))
         predicted = Ridge(alpha=strength).fit(*train).predict(validation[0])
-        scores.append(r2_axis_mean(validation[1], predicted))
+        scores.append(r2_for_selection(validation[1], predicted))
     x, y = (np.concatenate(parts) for parts in zip(train, validation))
     best = Ridge(alpha=STRENGTHS[int(np.argmax(scores))]).fit(x, y)
     with torch.no_grad():

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from realmbench.artifact import ArtifactStore
 from realmbench.dataset import Dataset, open_dataset
+from realmbench.decoder import Context
 from realmbench.session import Normaliser, Segment, SessionData
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -73,6 +75,12 @@ def make_session(
         validation=(segment(10000, warm_up=100),),
         key=f"{name}-{seed}-{seconds}-{channels}-{features}",
     )
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    """What a decoder learns with, its store in the test's own folder."""
+    return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
 
 
 @pytest.fixture

@@ -106,8 +106,8 @@ class Candidate:
         """Return an unfitted decoder whose training is short."""
         return self.cls("tiny", {}, _shortened(self.cls.TrainOptions))
 
-    def fit(self, seed: int, place: str) -> Decoder:
-        """Pretrain and adapt from nothing."""
+    def fit(self, seed: int, place: str, session: SessionData | None = None) -> Decoder:
+        """Pretrain, and adapt to the held-out session or what stands in its place, from nothing."""
         folder = self.folder / place
         context = Context(seed, self.device, ArtifactStore(folder / "artifacts", "check", {}), folder / "checkpoints")
         decoder, artifact = self.new(), None
@@ -116,7 +116,7 @@ class Candidate:
             artifact = decoder.pretrain(sessions, context)
             if not isinstance(artifact, Artifact):
                 raise Failed(f"pretrain returned {type(artifact).__name__}, not an Artifact")
-        decoder.adapt(self.session, context, artifact)
+        decoder.adapt(session or self.session, context, artifact)
         return decoder
 
     def frames(self, count: int) -> np.ndarray:

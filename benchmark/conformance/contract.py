@@ -61,6 +61,15 @@ def same_seed_same_numbers(c: Candidate) -> str:
     return "bit for bit"
 
 
+def a_pause_is_no_obstacle(c: Candidate) -> str:
+    """A target that rests through all of validation, as seconds of it may, still leaves a decoder."""
+    resting = tuple(replace(segment, y=np.ones_like(segment.y)) for segment in c.session.validation)
+    output = c.fit(0, "rest", replace(c.session, validation=resting, key="rest")).predict(c.frames(50), c.session)
+    if not np.isfinite(output).all():
+        raise Failed("predict returned NaN or infinite values")
+    return "R2 of validation is not defined, and it learns all the same"
+
+
 def parameters_are_declared(c: Candidate) -> str:
     """The declared count fits what is stored."""
     count = c.decoder.parameters()
@@ -221,6 +230,7 @@ CONTRACT: dict[str, Callable[[Candidate], str]] = {
     "learns and predicts": learns,
     "any length": any_length,
     "same seed, same numbers": same_seed_same_numbers,
+    "validation at rest": a_pause_is_no_obstacle,
     "parameters declared": parameters_are_declared,
     "save and load": saved_and_loaded,
     "left-out channels": masked_channels_count_for_nothing,

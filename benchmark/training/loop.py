@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +63,8 @@ class FitResult(NamedTuple):
 
     Attributes
     ----------
-    history : one dict per validation: ``update``, ``score`` and mean training ``loss`` since the last one.
+    history : one dict per validation: ``update``, ``score``, mean training ``loss`` since the last one, and what was
+        measured beside them.
     earlier_seconds : spent before a kill from which this call resumed.
     """
 
@@ -89,6 +90,7 @@ def fit(
     on_progress: Callable[[float, float], None],
     *,
     start_counts: bool,
+    beside: Callable[[], Mapping[str, float]] = dict,
 ) -> FitResult:
     """Train a module and leave it with the weights that scored best on validation.
 
@@ -104,6 +106,7 @@ def fit(
     on_progress : called with the share of updates done and the best score so far.
     start_counts : the weights it starts with have been learnt and are a candidate too, so that training never ends
         below them on validation. Weights just drawn are none: a network of noise is no method, however it scores.
+    beside : measures of every validation that choose nothing, by name; called in evaluation mode, after ``score``.
 
     Raises
     ------
@@ -115,18 +118,18 @@ def fit(
         torch.manual_seed(seed)
         state = _resume(checkpoint, module, optimiser, sampler)
         if state is None:
-            start_score = _evaluated(module, score)
-            if not math.isfinite(start_score):
+            start = _evaluated(module, score, beside)
+            if not math.isfinite(start["score"]):
                 raise RealmbenchError(
-                    f"the validation score is {start_score} before the first update: "
-                    "is a target constant over the validation blocks?"
+                    f"the validation score is {start['score']} before the first update: "
+                    "the weights that training starts from give no finite predictions"
                 )
             state = {
                 "update": 0,
-                "best_score": start_score,
+                "best_score": start["score"],
                 "best_weights": copy.deepcopy(module.state_dict()) if start_counts else None,
                 "stale": 0,
-                "history": [{"update": 0.0, "score": start_score}],
+                "history": [{"update": 0.0, **start}],
                 "seconds": 0.0,
             }
         earlier, started = state["seconds"], time.monotonic()
@@ -144,7 +147,7 @@ def fit(
             losses.append(value.item())
             state["update"] += 1
             if state["update"] % options.evaluate_every == 0 or state["update"] == options.updates:
-                _note(state, module, _evaluated(module, score), float(np.mean(losses)))
+                _note(state, module, {"loss": float(np.mean(losses)), **_evaluated(module, score, beside)})
                 losses.clear()
                 if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
                     state["seconds"] = earlier + time.monotonic() - started
@@ -163,9 +166,15 @@ def fit(
     return FitResult(state["history"], earlier)
 
 
-def _note(state: dict[str, Any], module: nn.Module, score: float, mean_loss: float) -> None:
-    """Enter a validation score into the state; keep the weights if they are the best so far."""
-    state["history"].append({"update": float(state["update"]), "score": score, "loss": mean_loss})
+def best_score(history: Iterable[Mapping[str, float]]) -> float:
+    """Return the best score of those that are numbers; minus infinity where none is."""
+    return max((entry["score"] for entry in history if math.isfinite(entry["score"])), default=-math.inf)
+
+
+def _note(state: dict[str, Any], module: nn.Module, measured: Mapping[str, float]) -> None:
+    """Enter what a validation measured into the state; keep the weights if they are the best so far."""
+    state["history"].append({"update": float(state["update"]), **measured})
+    score = measured["score"]
     # A score that is not a number (a diverged network) never counts as an improvement.
     if score > state["best_score"] or (state["best_weights"] is None and math.isfinite(score)):
         state["best_score"], state["stale"] = score, 0
@@ -174,11 +183,13 @@ def _note(state: dict[str, Any], module: nn.Module, score: float, mean_loss: flo
         state["stale"] += 1
 
 
-def _evaluated(module: nn.Module, score: Callable[[], float]) -> float:
+def _evaluated(
+    module: nn.Module, score: Callable[[], float], beside: Callable[[], Mapping[str, float]]
+) -> dict[str, float]:
     module.eval()
-    value = score()
+    measured = {"score": score(), **beside()}
     module.train()
-    return value
+    return measured
 
 
 def _save(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -142,12 +143,22 @@ def supervised(
         lambda share, best: context.on_progress(f"{stage}: validation R2 {best:.3f}", share),
         start_counts=start_counts,
     )
+    conclude(result, context, stage, start_counts=start_counts)
+
+
+def conclude(result: loop.FitResult, context: Context, stage: str, *, start_counts: bool) -> None:
+    """Count the seconds before a kill that a fit resumed from, and warn of one that came to nothing."""
     context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
     start, *later = result.history
     if not later:
         return
-    best = max(entry["score"] for entry in later)
-    if start_counts and not best > start["score"]:
+    best = loop.best_score(later)
+    if best == -math.inf:
+        context.warnings.append(
+            f"{stage}: it diverged, no validation score is a finite number; the weights are those it began with; "
+            "a lower learning rate may help"
+        )
+    elif start_counts and not best > start["score"]:
         context.warnings.append(
             f"{stage}: no update improved the validation score; the weights are those it began with"
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from realmbench.errors import OptionError, ProtocolError, RealmbenchError
-from realmbench.metrics import r2_axis_mean
+from realmbench.errors import OptionError, ProtocolError
+from realmbench.metrics import r2_for_selection
 from realmbench.session import Segment, SessionData
 
 
@@ -99,16 +100,21 @@ def validation_batches(session: SessionData, device: str, number: int = 0) -> li
     return batches
 
 
+def all_validation_batches(sessions: Sequence[SessionData], device: str) -> list[Batch]:
+    """Return those of several sessions, one behind the other."""
+    return [
+        batch for number, session in enumerate(sessions) for batch, _ in validation_batches(session, device, number)
+    ]
+
+
 class ValidationR2:
     """Validation score of a network: R2 (axis mean) on each session's validation blocks, averaged over sessions.
+
+    It is not a number where a prediction is none: the network has diverged.
 
     Parameters
     ----------
     predict : a batch to (B, T, D), called without gradient.
-
-    Raises
-    ------
-    RealmbenchError : when called, if a prediction is not a finite number.
     """
 
     def __init__(
@@ -130,9 +136,6 @@ class ValidationR2:
                 truth.append(batch.y[:, warm_up:].flatten(0, 1).cpu().numpy())
                 prediction.append(output.flatten(0, 1).float().cpu().numpy())
                 if not np.isfinite(prediction[-1]).all():
-                    raise RealmbenchError(
-                        "the network's validation predictions hold NaN or infinite values: training diverged; "
-                        "a lower learning rate may help"
-                    )
-            scores.append(r2_axis_mean(np.concatenate(truth), np.concatenate(prediction)))
+                    return math.nan
+            scores.append(r2_for_selection(np.concatenate(truth), np.concatenate(prediction)))
         return float(np.mean(scores))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from realmbench.artifact import ArtifactStore
 from realmbench.baselines.kalman import Kalman, KalmanSmoother, _reduced
 from realmbench.dataset import Dataset, open_dataset
 from realmbench.decoder import Context
@@ -25,11 +23,6 @@ from realmbench.session import Segment, SessionData
 from realmbench.uncertainty import block_sums, errors_above_ceiling
 
 ONE_NOISE = {"shrinkages": [0.3], "inflations": [2.0]}
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Context:
-    return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
 
 
 def linear_session(session_maker: Any, memory: float = 0.6, lead: int = 3, seed: int = 0) -> SessionData:

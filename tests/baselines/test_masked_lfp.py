@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,6 @@ from realmbench.training.windows import Batch, WindowSampler
 
 SMALL = MaskedOptions(patch=2, width=16, heads=2, layers=1, window_s=1.0, dropout=0.0)
 QUICK = {"pretrain.updates": 30, "pretrain.evaluate_every": 10, "pretrain.window_s": 1.0, "finetune.updates": 0}
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Context:
-    return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
 
 
 @pytest.fixture

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from realmbench.artifact import ArtifactStore
 from realmbench.baselines.pooled import Pooled, PooledGru, PooledTcn
 from realmbench.decoder import DECODERS, Context
 from realmbench.metrics import r2_axis_mean
 from realmbench.session import SessionData
 
 BOTH = pytest.mark.parametrize("decoder_class", [PooledGru, PooledTcn])
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Context:
-    return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
 
 
 @pytest.fixture

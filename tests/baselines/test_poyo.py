@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from realmbench.artifact import ArtifactStore
 from realmbench.baselines import poyo_network
 from realmbench.baselines.poyo import Poyo
 from realmbench.baselines.poyo_network import PoyoNetwork, PoyoOptions, RotaryAttention, Rotation
@@ -30,11 +28,6 @@ QUICK = {
     "finetune.updates": 0,
 }
 TABLES = {"units.rows", "gains.rows", "session.rows"}
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Context:
-    return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
 
 
 @pytest.fixture

@@ -58,9 +58,14 @@ def test_a_run_keeps_how_its_pretraining_went(runs: list[RunRecord], toy: Datase
     [file] = tmp_path.rglob(PRETRAININGS)
     assert len(file.read_text().splitlines()) == 2, "sessions that share a pretraining share its line"
     files = write_figures(runs, tmp_path / "figures", kept=kept)
-    assert [path.name.partition("-")[0] for path in files][-2:] == ["learning", "reached"]
+    assert [path.name.partition("-")[0] for path in files][-3:] == ["learning", "alignment", "reached"]
     [(comparison, lines)] = learning_curves(runs, kept)
     assert [axes.get_title() for axes in learning_figure(comparison, lines).axes] == ["realm-student", "realm-teacher"]
+    [(_, [aligned])] = learning_curves(runs, kept, "alignment")
+    [student] = [record for record in kept.values() if record.kind == aligned.stage == "realm-student"]
+    assert aligned.curves == (tuple((entry["update"], entry["alignment"]) for entry in student.history),)
+    [panel] = learning_figure(comparison, [aligned], "alignment").axes
+    assert panel.get_ylabel() == "distance from the teacher"
 
 
 def test_damaged_line_is_named(runs: list[RunRecord], tmp_path: Path) -> None:

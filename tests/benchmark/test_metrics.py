@@ -47,6 +47,17 @@ def test_constant_truth_has_no_r2() -> None:
     assert np.isnan(metrics.r2_axis_mean(np.ones((5, 1)), np.zeros((5, 1))))
 
 
+def test_axis_at_rest_counts_as_if_it_varied_as_in_training(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    truth, prediction = pair
+    assert metrics.r2_for_selection(truth, prediction) == metrics.r2_axis_mean(truth, prediction)
+    resting = np.column_stack([truth[:, 0], np.full(500, 0.5)])
+    guess = np.column_stack([prediction[:, 0], np.full(500, 0.2)])
+    expected = (r2_score(truth[:, 0], prediction[:, 0]) + 1 - 0.3**2) / 2
+    assert metrics.r2_for_selection(resting, guess) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="NaN"):
+        metrics.r2_for_selection(resting, guess * np.nan)
+
+
 def test_wrong_shapes_and_nan_are_refused() -> None:
     with pytest.raises(ValueError, match="differ in shape"):
         metrics.rmse(np.zeros((3, 2)), np.zeros((3, 1)))

@@ -46,6 +46,9 @@ BROKEN = {
     "same seed, same numbers": '''    def adapt(self, session, context, artifact=None):
         super().adapt(session, context)
         self.weights = self.weights + 1e-4 * np.random.default_rng().standard_normal(self.weights.shape)''',
+    "validation at rest": '''    def adapt(self, session, context, artifact=None):
+        super().adapt(session, context)
+        assert np.ptp(np.concatenate([segment.y for segment in session.validation])), "no R2"''',
     "parameters declared": '    def parameters(self): return ParameterCount(10**6, 1)',
     "save and load": '    def arrays(self): return {"weights": np.round(self.weights, 2)}',
     "wrong input refused": '''    def predict(self, x, session):

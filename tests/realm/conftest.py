@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-from realmbench.artifact import ArtifactStore
-from realmbench.decoder import Context
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Context:
-    return Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path)
 
 
 @pytest.fixture

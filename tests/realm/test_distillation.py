@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from realmbench.decoder import Context
 from realmbench.realm.decoders import RealmPooled, RealmStudent
 from realmbench.realm.distillation import DistillationOptions, Student, distillation_loss
-from realmbench.realm.encoder import RealmEncoder
+from realmbench.realm.encoder import RealmEncoder, RealmNetwork
 from realmbench.seeds import stream
+from realmbench.training.network_decoder import load_arrays_into
 from realmbench.training.windows import WindowSampler
 
 STAGE = {"updates": 6, "evaluate_every": 3, "window_s": 1.0}
@@ -76,3 +78,28 @@ def test_student_without_its_teacher_is_the_control(context: Context, sessions: 
     taught = {**train, **{f"teacher.{key}": value for key, value in STAGE.items()}}
     student = RealmStudent("tiny", {"distillation.copy_tokenizer": False}, taught).pretrain(sessions, context)
     assert not np.array_equal(student.arrays["head.weight"], control.arrays["head.weight"])
+
+
+@pytest.mark.parametrize("task", [0.0, 1.0])
+def test_alignment_on_validation_is_noted_beside_the_score(context: Context, sessions: list[Any], task: float) -> None:
+    """With labels and without; of the last look the weights are those that are left."""
+    stages = {f"{stage}.{key}": value for stage in ("teacher", "student") for key, value in STAGE.items()}
+    decoder = RealmStudent("tiny", {"distillation.task": task}, {**stages, "student.evaluate_every": 6})
+    artifact = decoder.pretrain(sessions, context)
+    start, end = artifact.record.history
+    student = RealmNetwork(RealmEncoder(decoder.encoder_config(sessions[0])), 2).eval()
+    load_arrays_into(student, artifact.arrays)
+    config, taught = decoder.teach(sessions, context)
+    teacher = RealmEncoder(config).eval()
+    load_arrays_into(teacher, taught.arrays)
+    distances = []
+    for session in sessions:
+        [segment] = session.validation
+        x, mask = torch.from_numpy(segment.x)[None], torch.from_numpy(session.mask)[None]
+        with torch.no_grad():
+            pair = [net.encode(net.tokenize(x, mask)).layers[-1].numpy() for net in (student.encoder, teacher)]
+        distances.append(one_minus_cosine(*pair))
+    assert end["alignment"] == pytest.approx(np.mean(distances), rel=1e-5)
+    assert abs(start["alignment"] - end["alignment"]) > 1e-3  # it moves
+    control = RealmPooled("tiny", {}, {name: value for name, value in stages.items() if "student" in name})
+    assert not any("alignment" in entry for entry in control.pretrain(sessions, context).record.history)

@@ -25,6 +25,7 @@ from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
 from realmbench.realm.read_in import ReadInOptions, Weights, fit_read_in, no_weights, with_read_in
 from realmbench.seeds import stream
 from realmbench.steady import steadied
+from realmbench.training.network_decoder import load_arrays_into
 from realmbench.training.windows import WindowSampler
 
 STAGE = {"updates": 6, "evaluate_every": 3, "window_s": 1.0}
@@ -98,6 +99,28 @@ def test_loss_by_hand(sessions: list[Any]) -> None:
             torch.testing.assert_close(loss, expected)
         alone = hand_down_loss(student, None, HandDownOptions(task=3, outputs=0, alignment=0), batch)
         torch.testing.assert_close(alone, 3 * parts["task"])
+
+
+def test_alignment_on_validation_is_noted_beside_the_score(context: Context, sessions: list[Any]) -> None:
+    decoder = RealmStudentPlus("tiny", {}, {**ALL, "student.evaluate_every": 6})
+    artifact = decoder.pretrain(sessions, context)
+    start, end = artifact.record.history
+    student, teacher = (make_network(config(sessions[0])) for config in (decoder.plus_config, decoder.teacher_config))
+    load_arrays_into(student, artifact.arrays)
+    load_arrays_into(teacher, RealmTeacherPlus("tiny", {}, TAUGHT).pretrain(sessions, context).arrays)
+    distances = []
+    for session in decoder.rehearsed(sessions, context)():
+        [segment] = session.validation
+        x, said = (torch.from_numpy(part)[None] for part in (segment.x, segment.privileged[..., 0]))
+        mask = torch.from_numpy(session.mask)[None]
+        with torch.no_grad():
+            ours, theirs = (net.eval().encode(x, mask, said).layers[-1] for net in (student, teacher))
+        distances.append((1 - torch.cosine_similarity(ours, theirs, dim=-1)).mean().item())
+    assert len(distances) == 4  # of each session silent and whole
+    assert end["alignment"] == pytest.approx(np.mean(distances), rel=1e-5)
+    assert end["alignment"] < start["alignment"]
+    [above] = artifact.record.parents
+    assert not any("alignment" in entry for entry in context.artifacts.record_of(above).history)
 
 
 def test_without_a_hand_down_no_teacher_is_trained(context: Context, sessions: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from torch import nn
 
 import realmbench.training.loop as loop_module
+from realmbench.decoder import Context
 from realmbench.errors import OptionError, RealmbenchError
 from realmbench.seeds import stream
-from realmbench.training.loop import TrainOptions, fit
+from realmbench.training.loop import FitResult, TrainOptions, best_score, fit
+from realmbench.training.network_decoder import conclude
 from realmbench.training.windows import Batch, ValidationR2, WindowSampler
 
 
@@ -110,8 +113,55 @@ def test_training_that_diverges_says_so(session_maker: Any, tmp_path: Path) -> N
     def spoils(batch: Batch) -> torch.Tensor:
         return network(batch.x, batch.mask).sum() * float("nan")
 
-    with pytest.raises(RealmbenchError, match=r"validation predictions hold NaN .* lower learning rate"):
-        train(session_maker, tmp_path / "a.pt", loss=spoils, network=network)
+    with pytest.raises(RealmbenchError, match=r"diverged: no validation score in 200 .* lower learning rate"):
+        train(session_maker, tmp_path / "a.pt", loss=spoils, network=network, start_counts=False)
+
+
+def test_what_was_good_before_training_diverged_is_kept(session_maker: Any, tmp_path: Path) -> None:
+    network = Linear()
+    updates = 0
+
+    def spoils_later(batch: Batch) -> torch.Tensor:
+        nonlocal updates
+        updates += 1
+        loss = nn.functional.mse_loss(network(batch.x, batch.mask), batch.y)
+        return loss if updates <= 50 else loss * float("nan")
+
+    options = OPTIONS.model_copy(update={"patience": 5})
+    _, history, _ = train(session_maker, tmp_path / "a.pt", options, spoils_later, network, start_counts=False)
+    scores = [entry["score"] for entry in history]
+    # Five looks before it diverges, then as many as patience has.
+    assert np.isfinite(scores[:6]).all()
+    assert np.isnan(scores[6:]).all()
+    assert len(scores) == 11
+    assert best_score(history) == max(scores[:6])
+    session = session_maker()
+    kept = ValidationR2([session], lambda batch: network(batch.x, batch.mask), "cpu")()
+    assert kept == max(scores[1:6]) > scores[0]
+
+
+@pytest.mark.parametrize(
+    ("start_counts", "later", "warning"),
+    [
+        (True, [float("nan")], "it diverged, no validation score is a finite number"),
+        (True, [0.3, float("nan")], "no update improved the validation score"),
+        (False, [float("nan"), -0.1], r"no better than a constant on validation \(R2 -0.100\)"),
+        (False, [float("nan"), 0.2], None),
+        (True, [0.5, float("nan")], None),
+        (True, [], None),
+    ],
+)
+def test_a_fit_that_came_to_nothing_is_warned_of(
+    context: Context, start_counts: bool, later: list[float], warning: str | None
+) -> None:
+    history = [{"score": 0.4}, *({"score": score} for score in later)]
+    conclude(FitResult(history, 2.0), context, "fit", start_counts=start_counts)
+    assert context.seconds["fit"] == 2.0
+    if warning is None:
+        assert not context.warnings
+    else:
+        assert len(context.warnings) == 1
+        assert re.match(f"fit: {warning}", context.warnings[0])
 
 
 def test_scores_that_are_no_numbers_leave_no_result(session_maker: Any, tmp_path: Path) -> None:
@@ -203,21 +253,38 @@ def test_seconds_before_a_kill_are_counted(session_maker: Any, tmp_path: Path, m
 
 
 def test_score_that_is_no_number_is_refused_at_the_start(session_maker: Any, tmp_path: Path) -> None:
-    session = session_maker()
-    session.validation[0].y[:, 1] = 3.0
     network = Linear()
-    with pytest.raises(RealmbenchError, match="constant over the validation blocks"):
-        fit(
-            network,
-            lambda batch: network(batch.x, batch.mask).sum(),
-            ValidationR2([session], lambda batch: network(batch.x, batch.mask), "cpu"),
-            WindowSampler([session], 2.0, 16, stream(0, "windows"), "cpu"),
-            OPTIONS,
-            0,
-            tmp_path / "c.pt",
-            lambda _share, _best: None,
-            start_counts=True,
-        )
+    nn.init.constant_(network.read.weight, float("nan"))
+    with pytest.raises(RealmbenchError, match="nan before the first update"):
+        train(session_maker, tmp_path / "c.pt", network=network)
+
+
+def test_target_that_rests_over_validation_is_learnt_all_the_same(session_maker: Any, tmp_path: Path) -> None:
+    """A pause of the movement leaves R2 undefined: the score is then 1 minus the error, whose scale is training's."""
+    torch.manual_seed(0)
+    session, network = session_maker(), Linear().eval()
+    session.validation[0].y[:, 1] = 0.25
+    score = ValidationR2([session], lambda batch: network(batch.x, batch.mask), "cpu")
+    before = score()
+    segment = session.validation[0]
+    with torch.no_grad():
+        output = network(torch.from_numpy(segment.x)[None], torch.from_numpy(session.mask)[None])[0].numpy()
+    truth, prediction = segment.y[segment.warm_up :], output[segment.warm_up :]
+    error = np.square(truth.astype(float) - prediction).mean(0)
+    assert before == pytest.approx(np.mean([1 - error[0] / np.var(truth[:, 0], dtype=float), 1 - error[1]]))
+    sampler = WindowSampler([session], 2.0, 16, stream(0, "windows"), "cpu")
+    result = fit(
+        network,
+        lambda batch: nn.functional.mse_loss(network(batch.x, batch.mask), batch.y),
+        score,
+        sampler,
+        OPTIONS,
+        0,
+        tmp_path / "c.pt",
+        lambda _share, _best: None,
+        start_counts=False,
+    )
+    assert best_score(result.history) > before
 
 
 def test_window_of_no_length_is_refused(session_maker: Any) -> None:
