@@ -115,7 +115,7 @@ def test_layers_have_the_published_sizes() -> None:
 
 
 def test_published_recipes() -> None:
-    """Second version: no labels in distillation, a fresh head; first version, as its README commands: labels, nothing frozen."""
+    """Second version: no labels in distillation, a fresh head; first version, as its README commands: labels."""
     second, first = RealmStudent("paper").config, RealmStudent("paper-v1").config
     losses = [config["decoder"]["distillation"] for config in (second, first)]
     assert [(loss["task"], loss["alignment"], loss["reconstruction"]) for loss in losses] == [(0, 1, 1), (1, 1, 0.1)]
