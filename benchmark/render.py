@@ -268,6 +268,8 @@ def print_reproductions(found: Sequence[tuple[str, Reproduction]], tolerance: fl
     sentence += f", {near} more within {tolerance:g} of R2." if near else "."
     if elsewhere := len(found) - exact - near:
         sentence += f" {elsewhere} did not come out as recorded."
+    if any(entry.cached for _, entry in found):
+        sentence += " What pretraining of unchanged code had left was taken from the cache."
     out.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -248,7 +248,11 @@ def test_the_command_says_what_came_out(
         return int(end.value.code or 0)
 
     assert command(old) == 0
-    assert "1 of 1 came out the same to the last bit." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 1 came out the same to the last bit." in said
+    assert "cache" not in said
+    assert command(old, "--cached") == 0
+    assert "What pretraining of unchanged code had left was taken from the cache." in capsys.readouterr().out
     assert command(other, "--json") == 1
     [found] = json.loads(capsys.readouterr().out)["reproductions"]
     assert found["r2"] < found["recorded_r2"] - 0.01
