@@ -225,7 +225,7 @@ class FrontEndStream:
 
         Parameters
         ----------
-        samples : (n, C) microvolt, or (C,) for a single sample; n may be 0, as of a device that has nothing new.
+        samples : (n, C) microvolt, or (C,) for a single sample.
 
         Returns
         -------
@@ -234,8 +234,6 @@ class FrontEndStream:
         from scipy.signal import sosfilt
 
         samples = np.atleast_2d(samples)
-        if not samples.size:
-            return np.empty((0, self.channels, len(self.features)), np.float32)
         if samples.shape[1] != self.channels:
             raise RecordingError(f"the stream was started for {self.channels} channels, got {samples.shape[1]}")
         signal = self._without_gaps(np.ascontiguousarray(samples.T, np.float64))  # (C, n)
