@@ -251,8 +251,8 @@ def figures(
 ) -> None:
     """Draw every figure that a suite's records allow.
 
-    R2 by seconds of calibration, by day, and by time in a stream; learning curves of pretraining, and R2 by what it
-    reached.
+    R2 by seconds of calibration, by day, and by time in a stream; learning curves of pretraining, how near students
+    come to their teachers, and R2 by what pretraining reached.
 
     Example: `realmbench figures --suite fewshot-v1 --model realm-student-plus --model gru`
     """
