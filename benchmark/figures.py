@@ -30,9 +30,11 @@ FORMATS = ("svg", "png", "pdf")
 FILLS = ("full", "none", "left", "right", "top", "bottom")
 STAGE_COLUMNS = 3
 SCORES = "the score is R2, or minus the error where no labels are learnt"
+# What validation measured: the name of its files, of its axis, and what to know.
 MEASURES = {
-    "score": ("validation score", SCORES),
+    "score": ("learning", "validation score", SCORES),
     "alignment": (
+        "alignment",
         "distance from the teacher",
         "between last residual streams, on validation of the pretraining sessions",
     ),
@@ -69,7 +71,7 @@ def write_figures(
     for comparison, since_start in stream_curves(records):
         path = folder / f"stream-{_slug(title(comparison))}.{file_format}"
         written.append(_save(stream_figure(comparison, since_start), path))
-    for measure, name in {"score": "learning", "alignment": "alignment"}.items():
+    for measure, (name, _, _) in MEASURES.items():
         for comparison, learnt in learning_curves(records, kept, measure):
             path = folder / f"{name}-{_slug(title(comparison))}.{file_format}"
             written.append(_save(learning_figure(comparison, learnt, measure), path))
@@ -191,7 +193,7 @@ def stream_figure(comparison: Comparison, lines: Sequence[StreamCurve]) -> Figur
 
 def learning_figure(comparison: Comparison, lines: Sequence[Learning], measure: str = "score") -> Figure:
     """Draw what validation measured against updates, a panel per stage and a line per training."""
-    what, note = MEASURES[measure]
+    _, what, note = MEASURES[measure]
     figure, panels = _stages(lines)
     for line, look in zip(lines, _looks(lines)):
         for number, curve in enumerate(line.curves):

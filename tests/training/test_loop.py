@@ -264,27 +264,15 @@ def test_target_that_rests_over_validation_is_learnt_all_the_same(session_maker:
     torch.manual_seed(0)
     session, network = session_maker(), Linear().eval()
     session.validation[0].y[:, 1] = 0.25
-    score = ValidationR2([session], lambda batch: network(batch.x, batch.mask), "cpu")
-    before = score()
+    before = ValidationR2([session], lambda batch: network(batch.x, batch.mask), "cpu")()
     segment = session.validation[0]
     with torch.no_grad():
         output = network(torch.from_numpy(segment.x)[None], torch.from_numpy(session.mask)[None])[0].numpy()
     truth, prediction = segment.y[segment.warm_up :], output[segment.warm_up :]
     error = np.square(truth.astype(float) - prediction).mean(0)
     assert before == pytest.approx(np.mean([1 - error[0] / np.var(truth[:, 0], dtype=float), 1 - error[1]]))
-    sampler = WindowSampler([session], 2.0, 16, stream(0, "windows"), "cpu")
-    result = fit(
-        network,
-        lambda batch: nn.functional.mse_loss(network(batch.x, batch.mask), batch.y),
-        score,
-        sampler,
-        OPTIONS,
-        0,
-        tmp_path / "c.pt",
-        lambda _share, _best: None,
-        start_counts=False,
-    )
-    assert best_score(result.history) > before
+    _, history, _ = train(lambda: session, tmp_path / "c.pt", network=network, start_counts=False)
+    assert best_score(history) > before
 
 
 def test_window_of_no_length_is_refused(session_maker: Any) -> None:
