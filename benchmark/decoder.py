@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from .artifact import Artifact, ArtifactStore, load_arrays, save_arrays
 from .errors import RealmbenchError, unknown_name
-from .options import NoOptions, build_options
+from .options import NoOptions, as_recorded, build_options
 from .registry import Registry
 from .search import SearchDimension
 from .session import Session, SessionData
@@ -206,10 +206,11 @@ class Decoder(ABC):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The full configuration as JSON values."""
+        """The full configuration as JSON values (`as_recorded`)."""
+        usual = self.presets[self.preset]
         return {
-            "decoder": self.options.model_dump(mode="json"),
-            "train": self.train_options.model_dump(mode="json"),
+            "decoder": as_recorded(self.options, usual.decoder),
+            "train": as_recorded(self.train_options, usual.train),
         }
 
     @property

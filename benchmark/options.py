@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from .errors import OptionError, unknown_name
@@ -80,6 +80,30 @@ def build_options(
         if not name:  # a rule about several options together
             raise OptionError(f"--set {prefix}.: {first['msg'].removeprefix('Value error, ')}") from error
         raise OptionError(f"--set {prefix}.{name}={first['input']!r} is not valid: {first['msg']}") from error
+
+
+def added_later(default: Any, **rules: Any) -> Any:
+    """Declare an option that older records do not know; its default is what they were made with."""
+    return Field(default, json_schema_extra={"added_later": True}, **rules)
+
+
+def as_recorded(options: BaseModel, preset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as JSON values, those that were added later only where they or the preset say something.
+
+    A record from before such an option so has the same configuration as one from after it.
+    """
+    values = options.model_dump(mode="json")
+    for name, field in type(options).model_fields.items():
+        later = isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("added_later")
+        if later and values[name] == field.default and name not in preset:
+            del values[name]
+    return values
+
+
+def changed_leaves(values: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """Return the dotted names of the values that differ from the usual ones."""
+    usually = leaves(usual)
+    return [name for name, value in leaves(values).items() if value != usually.get(name)]
 
 
 def whole_frames(option: str, seconds: float, rate: int) -> int:

@@ -16,7 +16,7 @@ from .files import cache_dir
 from .fingerprint import code_of
 from .front_end import FrontEnd, front_end
 from .machine import ready_device, versions
-from .options import leaves
+from .options import changed_leaves
 from .protocol import PROTOCOLS, Protocol
 from .records import recorded_name
 from .seeds import stable_hash
@@ -103,8 +103,7 @@ class Plan:
     @property
     def changed_options(self) -> list[str]:
         """Names of the options that differ from the preset's."""
-        usual = leaves(self.decoder_class(self.request.preset).config)
-        return [name for name, value in leaves(self.config).items() if value != usual[name]]
+        return changed_leaves(self.config, self.decoder_class(self.request.preset).config)
 
     @property
     def suite(self) -> str:

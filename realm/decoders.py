@@ -13,7 +13,7 @@ from torch import nn
 from realmbench.artifact import Artifact
 from realmbench.decoder import DEFAULT_PRESET, Context, Preset
 from realmbench.errors import OptionError, ProtocolError
-from realmbench.options import leaves, whole_frames
+from realmbench.options import changed_leaves, whole_frames
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.seeds import stream
 from realmbench.session import Session, SessionData
@@ -66,11 +66,11 @@ class RealmBase(NetworkDecoder):
         super().__init__(preset, options, train)
         if not (options or train):
             return
-        usual, own = leaves(type(self)(preset).config), leaves(self.config)
+        changed = changed_leaves(self.config, type(self)(preset).config)
         for beginning, why in self.idle_options().items():
-            changed = [name for name in own if name.startswith(beginning) and own[name] != usual[name]]
-            if changed:
-                raise OptionError(f"{', '.join(changed)}: {why}")
+            idle = [name for name in changed if name.startswith(beginning)]
+            if idle:
+                raise OptionError(f"{', '.join(idle)}: {why}")
 
     def idle_options(self) -> dict[str, str]:
         """Return the options that change nothing as the others stand: the beginnings of their names, and why."""
@@ -86,7 +86,8 @@ class RealmBase(NetworkDecoder):
         """Return of `idle_options` what an untrained masked autoencoder, or one of a single block, leaves idle."""
         idle = {"decoder.drop_path": "a teacher's only block is never left out"} if layers == 1 else {}
         if not updates:
-            idle["decoder.masking."] = "train.teacher.updates=0 leaves masked autoencoding out"
+            masked = ("decoder.masking.", "decoder.embed_sessions")
+            idle |= dict.fromkeys(masked, "train.teacher.updates=0 leaves masked autoencoding out")
         return idle
 
     def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
@@ -154,7 +155,8 @@ class _Pretrained(RealmBase):
     train_options: FinetuneTrainOptions  # type: ignore[assignment]
 
     def idle_options(self) -> dict[str, str]:
-        trained_only = ("decoder.freeze_tokenizer", "decoder.fresh_head", "train.finetune.")
+        names = ("freeze_tokenizer", "frozen_layers", "fresh_head", "fresh_skip")
+        trained_only = (*(f"decoder.{name}" for name in names), "train.finetune.")
         why = "decoder.adaptation=ridge trains no network"
         return super().idle_options() | (dict.fromkeys(trained_only, why) if self.options.adaptation == "ridge" else {})
 
@@ -163,10 +165,15 @@ class _Pretrained(RealmBase):
         """Whether the held-out session starts with the head that pretraining left."""
         return self.options.adaptation == "finetune"
 
+    @property
+    def has_skip(self) -> bool:
+        """Whether the ``paper`` variant has its skip on the held-out session."""
+        return self.keeps_head
+
     def build(self, session: Session) -> nn.Module:
         encoder = RealmEncoder(self.encoder_config(session))
         history = STACKED_FRAMES if self.options.adaptation == "ridge" else 1
-        return RealmNetwork(encoder, session.outputs, history, skip=self.keeps_head)
+        return RealmNetwork(encoder, session.outputs, history, skip=self.has_skip)
 
     def pretraining_sessions(self, sessions: Sequence[SessionData], context: Context) -> Sequence[SessionData]:
         """Return the sessions that are used: all, or a part that grows with ``sessions`` and depends on the seed."""
@@ -189,6 +196,7 @@ class _Pretrained(RealmBase):
                 fit_read_out(network, session, context)
                 return
             network.encoder.tokenizer.requires_grad_(not self.options.freeze_tokenizer)
+            network.encoder.blocks[: self.options.frozen_layers].requires_grad_(False)
             if not session.train:
                 network.eval()
                 return
@@ -237,11 +245,23 @@ class RealmPooled(_Pretrained):
         return super().keeps_head and not self.options.fresh_head
 
     @property
+    def has_skip(self) -> bool:
+        return super().has_skip or (self.options.adaptation == "finetune" and self.options.fresh_skip)
+
+    def idle_options(self) -> dict[str, str]:
+        idle = super().idle_options()
+        if not self.options.fresh_head:
+            idle["decoder.fresh_skip"] = "decoder.fresh_head=false keeps the head and its skip"
+        if self.options.variant != "paper":
+            idle["decoder.fresh_skip"] = "only decoder.variant=paper has a skip"
+        return idle
+
+    @property
     def zero_shot(self) -> bool:
         return self.keeps_head
 
     def sizes(self) -> Mapping[str, int]:
-        return published_sizes(self.encoder_config(published_session()), is_teacher=False, keeps_skip=self.keeps_head)
+        return published_sizes(self.encoder_config(published_session()), is_teacher=False, keeps_skip=self.has_skip)
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         chosen = self.pretraining_sessions(sessions, context)
@@ -274,6 +294,7 @@ class RealmStudent(RealmPooled):
     def idle_options(self) -> dict[str, str]:
         options, idle = self.options, super().idle_options()
         updates, layers = self.train_options.teacher.updates, options.teacher_layers or options.layers
+        masked_autoencoding = ("decoder.masking.", "decoder.embed_sessions", "decoder.drop_path", "train.teacher.")
         idle |= self.idle_teacher_options(updates, layers)
         if not updates:
             idle["decoder.drop_path"] = "train.teacher.updates=0 does not train the teacher"
@@ -283,12 +304,11 @@ class RealmStudent(RealmPooled):
             aligned = (f"decoder.distillation.{name}" for name in ("kind", "aligned_layers", "shuffled"))
             idle |= dict.fromkeys(aligned, "decoder.distillation.alignment=0 aligns nothing")
         if not options.distillation.from_teacher:
-            taught = ("decoder.teacher", "decoder.masking.", "decoder.drop_path", "train.teacher.")
+            taught = ("decoder.teacher", *masked_autoencoding)
             why = "distillation.alignment=0 and distillation.copy_tokenizer=false leave the teacher out"
             idle |= dict.fromkeys(taught, why)
         if options.teacher == "random":
-            trained = ("decoder.masking.", "decoder.drop_path", "train.teacher.")
-            idle |= dict.fromkeys(trained, "decoder.teacher=random is not trained")
+            idle |= dict.fromkeys(masked_autoencoding, "decoder.teacher=random is not trained")
         return idle
 
     def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
@@ -329,8 +349,8 @@ class RealmStudent(RealmPooled):
         training = self.train_options.teacher
         if self.options.teacher == "random":
             training = training.model_copy(update={"updates": 0})
-        config = self.teacher_config(sessions[0])
-        return config, pretrain_teacher(config, self.options.masking, training, sessions, context)
+        options, config = self.options, self.teacher_config(sessions[0])
+        return config, pretrain_teacher(config, options.masking, training, sessions, context, options.embed_sessions)
 
 
 class RealmStudentSmall(RealmStudent):
@@ -418,7 +438,8 @@ class RealmTeacher(_Pretrained):
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         chosen = self.pretraining_sessions(sessions, context)
         config = self.encoder_config(chosen[0])
-        return pretrain_teacher(config, self.options.masking, self.train_options.teacher, chosen, context)
+        options, training = self.options, self.train_options.teacher
+        return pretrain_teacher(config, options.masking, training, chosen, context, options.embed_sessions)
 
     def export_artifact(self, folder: Path, artifact: Artifact, session: Session, front_end: str) -> None:
         """Write the encoder so that `realmbench.realm.pretrained.RealmModel` loads it."""

@@ -43,7 +43,8 @@ class DistillationOptions(BaseModel):
     ----------
     alignment : weight of the alignment between the student's and the teacher's residual streams.
     kind : of the alignment; the published one is ``cosine``.
-    aligned_layers : how many of the last layers are aligned, from the last one back.
+    aligned_layers : how many of the last layers are aligned, from the last one back; of n the last counts n times as
+        much as the first.
     shuffled : control; the teacher looks at another window than the student.
     task : weight of the squared error of the normalised target.
     reconstruction : weight of the squared error of the frames at random steps.
@@ -231,9 +232,9 @@ def _loss_of(
         with torch.no_grad():
             targets = _encode(teacher, replace(batch, x=seen, mask=mask)).layers  # (B, T, d) each
         last = weights.aligned_layers
-        pairs = zip(code.layers[-last:], targets[-last:])
-        distance = sum(ALIGNMENTS[weights.kind](ours, theirs) for ours, theirs in pairs)
-        total = total + weights.alignment / last * distance
+        pairs = enumerate(zip(code.layers[-last:], targets[-last:]), 1)
+        distance = sum(depth * ALIGNMENTS[weights.kind](ours, theirs) for depth, (ours, theirs) in pairs)
+        total = total + weights.alignment / (last * (last + 1) / 2) * distance
     return total
 
 

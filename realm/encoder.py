@@ -37,7 +37,7 @@ class EncoderConfig(BaseModel):
     causal : causal student or bidirectional teacher.
     variant : ``mamba2`` has standard blocks, ``paper`` the authors' and their skip from the frames to the output.
     d_model, layers, expand, headdim, d_state : of the blocks.
-    dropout : on the output of every block.
+    dropout : on the output of every block; in the ``paper`` variant on the tokens too.
     drop_path : probability with which the last block is left out of a window in training; it grows linearly from none
         at the first (Huang et al. 2016, arXiv 1603.09382).
     energy_s : time constant of the causal channel gate; None averages from the first frame on.
@@ -145,6 +145,7 @@ class RealmEncoder(nn.Module):
         self.tokenizer = NeuralTokenizer(
             config.channels, config.features, config.d_model, config.causal, config.rate, config.energy_s
         )
+        self.dropout = nn.Dropout(config.dropout) if config.variant == "paper" else nn.Identity()
         self.blocks = nn.ModuleList(self._block(config, depth) for depth in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
 
@@ -170,6 +171,7 @@ class RealmEncoder(nn.Module):
     def encode(self, tokens: torch.Tensor) -> EncoderOutput:
         """Map (B, T + look-ahead, d) tokens to the hidden states of T frames."""
         ahead = self.config.look_ahead
+        tokens = self.dropout(tokens)
         layers = []
         half = self.training and self.config.precision == "bfloat16"
         with torch.autocast(tokens.device.type, torch.bfloat16) if half else nullcontext():

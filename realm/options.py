@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from realmbench.options import added_later
 from realmbench.training.loop import TrainOptions
 from realmbench.training.masking import MaskingOptions
 
@@ -58,12 +59,21 @@ class AdaptedOptions(NetworkOptions):
     adaptation : ``finetune`` trains the network on the held-out session; ``ridge`` leaves it as it is and fits a ridge
         regression on eleven stacked hidden states, the published label-free evaluation.
     freeze_tokenizer : fine-tuning leaves the tokenizer as it is.
+    frozen_layers : fine-tuning leaves so many of the first blocks as they are; the first version's code froze four
+        unless told otherwise.
     sessions : how many of the pretraining sessions are used, drawn by the seed; null takes all.
     """
 
     adaptation: Literal["finetune", "ridge"] = "finetune"
     freeze_tokenizer: bool = True
     sessions: int | None = Field(None, ge=1)
+    frozen_layers: int = added_later(0, ge=0)
+
+    @model_validator(mode="after")
+    def _layers_are_there(self) -> AdaptedOptions:
+        if self.frozen_layers > self.layers:
+            raise ValueError(f"frozen_layers={self.frozen_layers}, but the network has layers={self.layers}")
+        return self
 
 
 class PooledOptions(AdaptedOptions):
@@ -71,10 +81,13 @@ class PooledOptions(AdaptedOptions):
 
     Attributes
     ----------
-    fresh_head : fine-tuning starts from a new linear head, in the ``paper`` variant without the skip (second version).
+    fresh_head : fine-tuning starts from a new linear head, as published; in the ``paper`` variant without the skip
+        (second version).
+    fresh_skip : the new head has a new skip beside it (first version); only with ``variant=paper``.
     """
 
     fresh_head: bool = False
+    fresh_skip: bool = added_later(False)
 
 
 class TeacherOptions(AdaptedOptions):
@@ -84,10 +97,13 @@ class TeacherOptions(AdaptedOptions):
     ----------
     masking : corruptions of masked autoencoding.
     drop_path : probability with which the teacher's last block is left out in training; the first never is.
+    embed_sessions : masked autoencoding adds a learnt vector of its session to every token (first version); nothing
+        after it does.
     """
 
     masking: MaskingOptions = MaskingOptions()
     drop_path: float = Field(0.0, ge=0, lt=1)
+    embed_sessions: bool = added_later(False)
 
 
 class StudentOptions(TeacherOptions, PooledOptions):

@@ -38,13 +38,17 @@ PAPER_TEACHER = {
     "warm_up_share": 0.1,
     "warm_up_from": 0.3,
 }
-# First version: the 200 epochs of its documentation (the code's default, 30, would end with the warm-up), patience 100.
+# First version: 16 windows and 200 epochs as its README commands (the code's defaults are 32 and 30, which would end
+# with the warm-up); 30 of warm-up, then 0.995 per epoch, a patience of 100.
 PAPER_TEACHER_V1 = {
     **PAPER_STAGE,
-    "updates": 88_000,
-    "evaluate_every": 1100,
+    "updates": 176_000,
+    "evaluate_every": 2200,  # 2.5 epochs
     "patience": 40,
+    "batch_size": 16,
     "learning_rate": 6.25e-4,
+    "schedule": "exponential",
+    "final_share": round(0.995**170, 4),
     "warm_up_share": 0.15,
 }
 # No one has published a network of one session: as the student, with an end that it can reach.
@@ -53,10 +57,11 @@ PAPER_SCRATCH = {**PAPER_STAGE, "updates": 20_000, "evaluate_every": 250}
 PAPER_BLOCKS = {"variant": "paper", "energy_s": None, "memory_s": None}
 PAPER_NETWORK = {**PAPER_BLOCKS, "freeze_tokenizer": True}
 PAPER_V2 = {"distillation": {"task": 0.0, "alignment": 1.0, "reconstruction": 1.0}, "fresh_head": True}
-# As the command in their first README; defaults of its code aligned two layers and froze four.
+# As the commands in their first README; defaults of its code aligned two layers and froze four.
 PAPER_V1 = {
     "distillation": {"task": 1.0, "alignment": 1.0, "reconstruction": 0.1, "aligned_layers": 1},
-    "freeze_tokenizer": False,
+    "fresh_head": True,
+    "fresh_skip": True,
 }
 
 # Found by `realmbench tune` for realm-student (results/tuning). Student, teacher and controls share it: a comparison
@@ -121,7 +126,7 @@ def student_presets(
         "tiny": _with(base["tiny"], tiny),
         "small": _with(base["small"], small),
         "paper": _with(base["paper"], {**PAPER_V2, **(paper or {})}),
-        "paper-v1": _with(base["paper"], {**PAPER_V1, **(paper or {})}, trained_v1),
+        "paper-v1": _with(base["paper"], {**PAPER_V1, "embed_sessions": True, **(paper or {})}, trained_v1),
     }
 
 

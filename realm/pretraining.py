@@ -69,10 +69,14 @@ class MaskedAutoencoder(nn.Module):
     """The teacher's encoder with a mask token and a predictor that exists during pretraining only.
 
     The predictor is one bidirectional block and a small perceptron, from the encoder's output to all frames; it looks
-    both ways behind a causal encoder too.
+    both ways behind a causal encoder too. In the ``paper`` variant the perceptron's residual is normed, as published.
+
+    Parameters
+    ----------
+    sessions : how many have a learnt vector of their own that is added to their tokens; 0 adds none.
     """
 
-    def __init__(self, config: EncoderConfig, masking: MaskingOptions) -> None:
+    def __init__(self, config: EncoderConfig, masking: MaskingOptions, sessions: int = 0) -> None:
         super().__init__()
         width = config.d_model
         self.masking = masking
@@ -87,19 +91,28 @@ class MaskedAutoencoder(nn.Module):
             headdim=math.gcd(config.headdim, width),
             memory=config.memory,
         )
+        self.as_published = config.variant == "paper"
+        self.norm_before = nn.LayerNorm(width) if self.as_published else nn.Identity()
         self.norm = nn.LayerNorm(width)
         self.perceptron = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.LayerNorm(2 * width), nn.Linear(2 * width, width)
         )
         self.output = nn.Linear(width, config.channels * config.features)
+        self.sessions = nn.Embedding(sessions, width) if sessions else None
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """Reconstruct (B, T, C, F) frames from tokens of which those in ``hidden`` (B, T) are masked."""
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, hidden: torch.Tensor, session: torch.Tensor) -> torch.Tensor:
+        """Reconstruct (B, T, C, F) frames of the sessions (B,) from tokens of which those in ``hidden`` are masked.
+
+        ``hidden`` is (B, T) bool. A masked token knows nothing, of the session neither.
+        """
         tokens = self.encoder.tokenize(x, mask)  # (B, T, d)
+        if self.sessions is not None:
+            tokens = tokens + self.sessions(session)[:, None]
         tokens = torch.where(hidden[..., None], self.mask_token, tokens)
         code = self.encoder.encode(tokens).final
-        code = code + self.mixer(code)
-        code = code + self.perceptron(self.norm(code))
+        code = code + self.mixer(self.norm_before(code))
+        normed = self.norm(code)
+        code = (normed if self.as_published else code) + self.perceptron(normed)
         return self.output(code).unflatten(-1, x.shape[2:])  # (B, T, C, F)
 
 
@@ -124,12 +137,23 @@ def pretrain_teacher(
     options: TrainOptions,
     sessions: Sequence[SessionData],
     context: Context,
+    embed_sessions: bool = False,
 ) -> Artifact:
-    """Return the teacher's encoder, trained now or taken from the store; no updates leave it as it was drawn."""
-    full = {"encoder": config.model_dump(), "masking": masking.model_dump(), "train": options.model_dump()}
+    """Return the teacher's encoder, trained now or taken from the store; no updates leave it as it was drawn.
+
+    Parameters
+    ----------
+    embed_sessions : every session has a learnt vector of its own in training; the encoder that is left does without.
+    """
+    parts = {"encoder": config, "masking": masking, "train": options}
+    full: dict[str, Any] = {name: part.model_dump() for name, part in parts.items()}
+    if embed_sessions:
+        full["embedded_sessions"] = len(sessions)
 
     def build() -> Trained:
-        return _train(config, masking, options, sessions, context, full)
+        seed = stream_seed(context.seed, "realm-teacher", "initial weights")
+        model = drawn(lambda: MaskedAutoencoder(config, masking, len(sessions) if embed_sessions else 0), seed)
+        return _train(model.to(context.device), options, sessions, context, full)
 
     return context.artifacts.get_or_build(
         "realm-teacher", full, sessions, context.seed, context.device, build, sources=SOURCES
@@ -137,19 +161,17 @@ def pretrain_teacher(
 
 
 def _train(
-    config: EncoderConfig,
-    masking: MaskingOptions,
+    model: MaskedAutoencoder,
     options: TrainOptions,
     sessions: Sequence[SessionData],
     context: Context,
     full: Mapping[str, Any],
 ) -> Trained:
-    seed = stream_seed(context.seed, "realm-teacher", "initial weights")
-    model = drawn(lambda: MaskedAutoencoder(config, masking), seed).to(context.device)
+    masking = model.masking
 
     def loss(batch: Batch) -> torch.Tensor:
-        hidden = block_mask(len(batch.x), batch.x.shape[1], config.rate, masking).to(batch.x.device)
-        prediction = model(corrupt(batch.x, masking), batch.mask, hidden)
+        hidden = block_mask(len(batch.x), batch.x.shape[1], model.rate, masking).to(batch.x.device)
+        prediction = model(corrupt(batch.x, masking), batch.mask, hidden, batch.session)
         return reconstruction_error(prediction, batch.x, hidden, batch.mask)
 
     batches = all_validation_batches(sessions, context.device)
@@ -160,8 +182,8 @@ def _train(
         generator = torch.Generator().manual_seed(stream_seed(context.seed, "realm-teacher", "validation masks"))
         errors = []
         for batch in batches:
-            hidden = block_mask(len(batch.x), batch.x.shape[1], config.rate, masking, generator).to(batch.x.device)
-            prediction = model(batch.x, batch.mask, hidden)
+            hidden = block_mask(len(batch.x), batch.x.shape[1], model.rate, masking, generator).to(batch.x.device)
+            prediction = model(batch.x, batch.mask, hidden, batch.session)
             errors.append(reconstruction_error(prediction, batch.x, hidden, batch.mask).item())
         return -sum(errors) / len(errors)
 

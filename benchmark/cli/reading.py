@@ -332,6 +332,6 @@ def _page(name: str, preset: str | None, data_root: Path | None) -> dict[str, An
             if (sizes := dict(decoder.sizes()))
             else {}
         ),
-        f"decoder options (preset {preset})": decoder.config["decoder"],
-        f"train options (preset {preset})": decoder.config["train"],
+        f"decoder options (preset {preset})": decoder.options.model_dump(mode="json"),
+        f"train options (preset {preset})": decoder.train_options.model_dump(mode="json"),
     }

@@ -233,7 +233,7 @@ def _plan_of_checkpoint(
     parsed = parse_settings(settings or [])
     if parsed["data"]:
         raise OptionError("--set data.: with --from the checkpoint decides it")
-    later = ("finetune.", "adaptation", "freeze_tokenizer", "fresh_head")
+    later = ("finetune.", "adaptation", "freeze_tokenizer", "frozen_layers", "fresh_head", "fresh_skip")
     options, train = dict(training.config["decoder"]), dict(training.config["train"])
     for prefix, values, changed in (("decoder", options, parsed["decoder"]), ("train", train, parsed["train"])):
         for name, value in changed.items():

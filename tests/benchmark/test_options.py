@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from realmbench.errors import OptionError
-from realmbench.options import build_options, parse_settings
+from realmbench.options import added_later, as_recorded, build_options, changed_leaves, parse_settings
 
 
 class Inner(BaseModel):
@@ -21,6 +21,25 @@ class Outer(BaseModel):
 
     hidden: int = 4
     stage: Inner = Inner()
+
+
+class Grown(Outer):
+    frozen: int = added_later(0, ge=0)
+    published: bool = added_later(False)
+
+
+def test_options_that_came_later_are_recorded_only_where_they_or_the_preset_say_something() -> None:
+    """So that what was recorded before them has the configuration that it had."""
+    before = Outer().model_dump()
+    assert as_recorded(Grown(), {}) == as_recorded(Outer(), {}) == before
+    assert as_recorded(Grown(frozen=2), {}) == {**before, "frozen": 2}
+    assert as_recorded(Grown(frozen=0), {"frozen": 2}) == {**before, "frozen": 0}  # turned off again
+    assert changed_leaves(as_recorded(Grown(frozen=2), {}), as_recorded(Grown(), {})) == ["frozen"]
+    of_preset = as_recorded(Grown(frozen=2), {"frozen": 2})
+    assert changed_leaves(as_recorded(Grown(), {"frozen": 2}), of_preset) == ["frozen"]
+    assert changed_leaves(of_preset, of_preset) == []
+    with pytest.raises(OptionError, match="greater than or equal to 0"):
+        build_options(Grown, {"frozen": -1}, "decoder")
 
 
 def test_values_are_read_as_json_where_they_parse() -> None:

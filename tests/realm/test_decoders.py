@@ -252,6 +252,42 @@ def test_fresh_head_and_no_skip_in_the_second_version(
         assert decoder.zero_shot == (not fresh)
 
 
+def test_fresh_head_and_fresh_skip_in_the_first_version(
+    context: Context, sessions: list[Any], session_maker: Any
+) -> None:
+    none = train("teacher", "student", "finetune", updates=0)
+    decoder = RealmStudent("tiny", {"variant": "paper", "fresh_head": True, "fresh_skip": True}, none)
+    artifact = decoder.pretrain(sessions, context)
+    decoder.adapt(session_maker(), context, artifact)
+    arrays = decoder.arrays()
+    for name in ("head.weight", "skip.weight"):
+        assert arrays[name].shape == artifact.arrays[name].shape
+        assert not np.array_equal(arrays[name], artifact.arrays[name])
+    assert np.array_equal(arrays["encoder.norm.weight"], artifact.arrays["encoder.norm.weight"])
+    assert not decoder.zero_shot
+    for given in ({"variant": "paper", "fresh_skip": True}, {"fresh_head": True, "fresh_skip": True}):
+        with pytest.raises(OptionError, match="fresh_skip"):
+            RealmStudent("tiny", given)
+
+
+def test_frozen_layers_stay_as_they_are(context: Context, sessions: list[Any], session_maker: Any) -> None:
+    """The first blocks with their norms; what stands behind them learns."""
+    options = train("teacher", "student", updates=0) | train("finetune", updates=2)
+    decoder = RealmStudent("tiny", {"layers": 3, "frozen_layers": 2}, options)
+    artifact = decoder.pretrain(sessions, context)
+    decoder.adapt(session_maker(), context, artifact)
+    arrays = decoder.arrays()
+    moved = {name for name, array in arrays.items() if not np.array_equal(array, artifact.arrays[name])}
+    assert not [name for name in moved if name.startswith(("encoder.blocks.0.", "encoder.blocks.1."))]
+    assert {name for name in arrays if name.startswith("encoder.blocks.2.")} <= moved
+    assert any(name.startswith("encoder.tokenizer.") for name in moved)
+    counted = decoder.parameters()
+    frozen = sum(arrays[name].size for name in arrays if name.startswith(("encoder.blocks.0.", "encoder.blocks.1.")))
+    assert counted.trained == counted.deployed - frozen
+    with pytest.raises(OptionError, match="frozen_layers=4, but the network has layers=3"):
+        RealmStudent("tiny", {"layers": 3, "frozen_layers": 4})
+
+
 def test_part_of_the_pretraining_sessions_grows_and_is_drawn_by_the_seed(context: Context, session_maker: Any) -> None:
     sessions = [session_maker(name=f"p{index}", seed=index) for index in range(5)]
 

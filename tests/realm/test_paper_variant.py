@@ -115,7 +115,10 @@ def test_layers_have_the_published_sizes() -> None:
 
 
 def test_published_recipes() -> None:
-    """Second version: no labels in distillation, a fresh head; first version, as its README commands: labels."""
+    """Second version: no labels in distillation; first version, as its README commands: labels, vectors of sessions.
+
+    In both the tokenizer is frozen and the head is fresh on a held-out session; in the first its skip is too.
+    """
     second, first = RealmStudent("paper").config, RealmStudent("paper-v1").config
     losses = [config["decoder"]["distillation"] for config in (second, first)]
     assert [(loss["task"], loss["alignment"], loss["reconstruction"]) for loss in losses] == [(0, 1, 1), (1, 1, 0.1)]
@@ -130,19 +133,21 @@ def test_published_recipes() -> None:
         )
         assert (masking["shortest_s"], masking["longest_s"]) == (0.1, 0.5)  # 10 to 50 steps of 10 ms
         assert config["decoder"]["drop_path"] == 0.1
-    assert second["decoder"]["freeze_tokenizer"]
-    assert not first["decoder"]["freeze_tokenizer"]  # the command in the first version's README freezes nothing
-    assert second["decoder"]["fresh_head"]
-    assert not first["decoder"]["fresh_head"]
-    assert not RealmStudent("paper").zero_shot
-    assert RealmStudent("paper-v1").zero_shot
+        assert config["decoder"]["freeze_tokenizer"]
+        assert config["decoder"]["fresh_head"]
+    for preset, of_the_first in (("paper", False), ("paper-v1", True)):
+        decoder = RealmStudent(preset)
+        assert decoder.options.fresh_skip == decoder.options.embed_sessions == of_the_first
+        assert decoder.options.frozen_layers == 0
+        assert not decoder.zero_shot
+        assert decoder.sizes()["used"] == (4_858_073 if of_the_first else 4_857_879)  # the skip: 96 x 2 and 2
 
 
 def test_published_optimisers() -> None:
     """Rates, batches and decays of all stages."""
     second, first = RealmStudent("paper").train_options, RealmStudent("paper-v1").train_options
     published = {"teacher": (1.53e-3, 16 * 24), "student": (5e-4, 32), "finetune": (5e-4, 32)}
-    for options, own in ((second, {}), (first, {"teacher": (6.25e-4, 32)})):
+    for options, own in ((second, {}), (first, {"teacher": (6.25e-4, 16)})):
         for name, (rate, batch) in {**published, **own}.items():
             stage = getattr(options, name)
             assert (stage.learning_rate, stage.batch_size) == (rate, batch), name
@@ -179,15 +184,16 @@ def test_controls_are_of_the_students_recipe(preset: str) -> None:
 
 
 def test_published_learning_rate_of_the_teacher() -> None:
-    """0.3 of the peak at first, the peak after a tenth, then 0.995 per epoch of 300; a patience of 30 epochs."""
-    options = RealmStudent("paper").train_options.teacher
-    epoch = options.updates / 300
-    assert options.patience * options.evaluate_every == 30 * epoch
-    assert options.rate_at(0) / 1.53e-3 == pytest.approx(0.3, abs=1e-3)
-    assert options.rate_at(round(30 * epoch)) / 1.53e-3 == pytest.approx(1, abs=1e-3)
-    for epochs in (31, 130, 299):
-        expected = 0.995 ** (epochs - 30)
-        assert options.rate_at(round(epochs * epoch)) / 1.53e-3 == pytest.approx(expected, rel=2e-3)
+    """From 0.3 (first version: none) of the peak to it in 30 epochs, then 0.995 per epoch, of 300 (200)."""
+    for preset, peak, epochs, begins in (("paper", 1.53e-3, 300, 0.3), ("paper-v1", 6.25e-4, 200, 0.0)):
+        options = RealmStudent(preset).train_options.teacher
+        epoch = options.updates / epochs
+        assert options.rate_at(0) / peak == pytest.approx(begins, abs=1e-3)
+        assert options.rate_at(round(15 * epoch)) / peak == pytest.approx((1 + begins) / 2, abs=1e-3)
+        assert options.rate_at(round(30 * epoch)) / peak == pytest.approx(1, abs=1e-3)
+        for after in (31, 130, epochs - 1):
+            expected = 0.995 ** (after - 30)
+            assert options.rate_at(round(after * epoch)) / peak == pytest.approx(expected, rel=2e-3)
 
 
 def test_default_schedule_is_the_one_of_every_other_decoder() -> None:
@@ -213,6 +219,24 @@ def test_skip_joins_the_frame_to_the_output() -> None:
     assert with_skip.skip is not None
     expected = without(x, mask) + x[..., 0] @ with_skip.skip.weight.T + with_skip.skip.bias
     torch.testing.assert_close(with_skip(x, mask), expected)
+
+
+def test_tokens_are_dropped_in_training_as_published() -> None:
+    """A tenth of the numbers, the others larger for it; the standard blocks' networks leave them whole."""
+    tokens = torch.ones(200, 20, 16)
+    for variant in ("paper", "mamba2"):
+        encoder = RealmEncoder(config(variant=variant, dropout=0.1))
+        seen: list[torch.Tensor] = []
+        encoder.blocks[0].register_forward_pre_hook(lambda _block, given, seen=seen: seen.append(given[0]))
+        torch.manual_seed(0)
+        encoder.encode(tokens)
+        encoder.eval().encode(tokens)
+        in_training, in_evaluation = seen
+        assert torch.equal(in_evaluation, tokens)
+        dropped = (in_training == 0).float().mean().item()
+        assert dropped == pytest.approx(0.1 if variant == "paper" else 0.0, abs=4 * math.sqrt(0.09 / tokens.numel()))
+        if variant == "paper":
+            assert in_training.max().item() == pytest.approx(1 / 0.9)
 
 
 def test_drop_path_grows_with_depth_and_keeps_the_mean() -> None:

@@ -15,6 +15,8 @@ from realmbench.realm.pretraining import MaskedAutoencoder, pretrain_teacher, re
 from realmbench.training.loop import TrainOptions
 from realmbench.training.masking import MaskingOptions
 
+FIRST = torch.zeros(1, dtype=torch.long)
+
 
 def autoencoder(session: Any) -> MaskedAutoencoder:
     torch.manual_seed(0)
@@ -51,13 +53,77 @@ def test_nothing_of_a_hidden_step_reaches_the_network(session_maker: Any) -> Non
     at_edge[:, 20] += 1.0
     outside[:, 10] += 1.0
     with torch.no_grad():
-        found, *moved = (model(given, mask, hidden) for given in (x, inside, at_edge, outside))
+        found, *moved = (model(given, mask, hidden, FIRST) for given in (x, inside, at_edge, outside))
     assert found.shape == x.shape
     assert torch.equal(moved[0], found)
     for changed in moved[1:]:
         assert (changed - found)[:, 25:35].abs().max() > 1e-6  # both ways: from before, and into what is hidden
     with torch.no_grad():
-        assert not torch.equal(model(inside, mask, ~hidden), found)
+        assert not torch.equal(model(inside, mask, ~hidden, FIRST), found)
+
+
+def test_predictor_by_hand(session_maker: Any) -> None:
+    """As published norms stand before the block and the perceptron, whose residual is normed; else that one is not."""
+    session = session_maker()
+    x = torch.randn(2, 40, session.channels, session.features)
+    mask, hidden = torch.from_numpy(session.mask).expand(2, -1), torch.rand(2, 40) < 0.5
+    for variant in ("paper", "mamba2"):
+        config = RealmStudent("tiny", {"variant": variant}).teacher_config(session)
+        model = MaskedAutoencoder(config, MaskingOptions()).eval()
+        torch.nn.init.normal_(model.norm.weight)
+        with torch.no_grad():
+            tokens = torch.where(hidden[..., None], model.mask_token, model.encoder.tokenize(x, mask))
+            code = model.encoder.encode(tokens).final
+            if variant == "paper":
+                torch.nn.init.normal_(model.norm_before.weight)
+                code = model.norm(code + model.mixer(model.norm_before(code)))
+                expected = code + model.perceptron(code)
+            else:
+                code = code + model.mixer(code)
+                expected = code + model.perceptron(model.norm(code))
+            found = model(x, mask, hidden, FIRST.expand(2))
+            torch.testing.assert_close(found.flatten(2), model.output(expected))
+
+
+def test_sessions_have_a_vector_of_their_own_that_masked_tokens_do_not_know(session_maker: Any) -> None:
+    session = session_maker()
+    model = MaskedAutoencoder(RealmStudent("tiny").teacher_config(session), MaskingOptions(), sessions=3).eval()
+    x, mask = torch.randn(1, 40, session.channels, session.features), torch.from_numpy(session.mask)[None]
+    hidden = torch.zeros(1, 40, dtype=torch.bool)
+    assert model.sessions is not None
+    with torch.no_grad():
+        first, last = (model(x, mask, hidden, FIRST + number) for number in (0, 2))
+        assert (first - last).abs().max() > 1e-3
+        tokens = model.encoder.tokenize(x, mask) + model.sessions.weight[2]
+        code = model.encoder.encode(tokens).final
+        code = code + model.mixer(code)
+        torch.testing.assert_close(last.flatten(2), model.output(code + model.perceptron(model.norm(code))))
+        assert torch.equal(model(x, mask, ~hidden, FIRST), model(x, mask, ~hidden, FIRST + 2))
+
+
+def test_embedded_sessions_are_learnt_and_leave_the_same_encoder_behind(
+    context: Context, sessions: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[MaskedAutoencoder] = []
+    begin = MaskedAutoencoder.__init__
+
+    def spied(model: MaskedAutoencoder, *given: Any) -> None:
+        begin(model, *given)
+        made.append(model)
+
+    monkeypatch.setattr(MaskedAutoencoder, "__init__", spied)
+    config, masking = RealmStudent("tiny").teacher_config(sessions[0]), MaskingOptions()
+    train = TrainOptions(updates=2, evaluate_every=2, window_s=2.0)
+    plain, embedded = (pretrain_teacher(config, masking, train, sessions, context, each) for each in (False, True))
+    assert made[0].sessions is None
+    table = made[1].sessions
+    assert table is not None
+    assert table.weight.shape == (len(sessions), config.d_model)
+    assert table.weight.grad is not None
+    assert table.weight.grad.abs().sum(1).min() > 0  # every session's windows taught its own
+    assert plain.hash != embedded.hash
+    assert set(plain.arrays) == set(embedded.arrays)
+    assert not np.array_equal(plain.arrays["norm.weight"], embedded.arrays["norm.weight"])
 
 
 def test_training_reconstructs_the_clean_frames_at_the_hidden_steps_of_a_corrupted_window(
@@ -66,10 +132,10 @@ def test_training_reconstructs_the_clean_frames_at_the_hidden_steps_of_a_corrupt
     seen: list[tuple[torch.Tensor, ...]] = []
     forward, error = MaskedAutoencoder.forward, pretraining.reconstruction_error
 
-    def spied_forward(model: MaskedAutoencoder, x: torch.Tensor, mask: torch.Tensor, hidden: torch.Tensor) -> Any:
+    def spied_forward(model: MaskedAutoencoder, x: torch.Tensor, *rest: torch.Tensor) -> Any:
         if model.training:
-            seen.append((x, hidden))
-        return forward(model, x, mask, hidden)
+            seen.append((x, rest[1]))
+        return forward(model, x, *rest)
 
     def spied_error(prediction: torch.Tensor, target: torch.Tensor, steps: torch.Tensor, mask: torch.Tensor) -> Any:
         if prediction.requires_grad:

@@ -83,7 +83,7 @@ def test_stage_for_which_memory_runs_out_is_the_last(monkeypatch: pytest.MonkeyP
     assert {stage: (times.windows, times.seconds) for stage, times in found.items()} == {"teacher": (384, [])}
     result = StagesBench().measure("cpu", 1, lambda _text, _share: None)
     assert [row[:3] + row[4:] for row in result.tables[0].rows] == [
-        [recipe, "teacher", windows, "out of memory", ""] for recipe, windows in (("paper", "384"), ("paper-v1", "32"))
+        [recipe, "teacher", windows, "out of memory", ""] for recipe, windows in (("paper", "384"), ("paper-v1", "16"))
     ]
     assert "What comes after a stage for which memory ran out is not timed." in result.sentences
     assert not any("hours" in sentence for sentence in result.sentences)
