@@ -12,6 +12,7 @@ from realmbench.decoder import DECODERS
 from realmbench.realm.decoders import RealmPooled, RealmScratch, RealmStudent
 from realmbench.realm.encoder import EncoderConfig, RealmEncoder, RealmNetwork
 from realmbench.realm.mamba2 import RealmMixer
+from realmbench.realm.plus import PlusNetwork
 from realmbench.realm.sizes import published_session
 
 PUBLISHED = {
@@ -255,15 +256,16 @@ def test_drop_path_grows_with_depth_and_keeps_the_mean() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["paper", "mamba2", "tiny"])
+@pytest.mark.parametrize("kind", ["paper", "mamba2", "tiny", "plus"])
 def test_a_stream_of_a_million_steps_equals_the_whole(kind: str) -> None:
     """More than five hours at 50 Hz, in double precision; the authors' table of positions ends after 4096 steps.
 
-    Both variants with the published mean, which forgets nothing, and unbounded states; and preset ``tiny`` as it is,
-    with the exponential mean and the bound.
+    Both variants with the published mean, which forgets nothing, and unbounded states; preset ``tiny`` as it is, with
+    the exponential mean and the bound; and the network of `realm-student-plus` behind its normaliser, of a signal that
+    wanders.
     """
     torch.manual_seed(0)
-    if kind == "tiny":
+    if kind in ("tiny", "plus"):
         of_tiny = RealmStudent("tiny").encoder_config(published_session(), True)
         shape = of_tiny.model_copy(update={"channels": 2, "features": 1})
         assert shape.energy_s is not None
@@ -271,9 +273,13 @@ def test_a_stream_of_a_million_steps_equals_the_whole(kind: str) -> None:
     else:
         small = {"channels": 2, "d_model": 8, "layers": 1, "expand": 1, "headdim": 8, "d_state": 4}
         shape = config(variant=kind, **small)
-    network = RealmNetwork(RealmEncoder(shape), 2).double().eval()
     steps = 1_000_000
     x, mask = torch.randn(1, steps, 2, 1, dtype=torch.float64), torch.ones(1, 2, dtype=torch.bool)
+    network: RealmNetwork | PlusNetwork = RealmNetwork(RealmEncoder(shape), 2)
+    if kind == "plus":
+        network = PlusNetwork(RealmEncoder(shape), steady_s=30.0, horizons=4, outputs=2)
+        x = x + 0.01 * x.cumsum(1)
+    network.double().eval()
     outputs = torch.empty(steps, 2, dtype=torch.float64)
     state = network.initial_state(1)
     with torch.inference_mode():
