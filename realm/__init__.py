@@ -25,8 +25,11 @@ DECODERS = {
     "realm-student-s": Lazy("realmbench.realm.decoders:RealmStudentSmall", "a smaller student of the same teacher"),
     "realm-student-l": Lazy("realmbench.realm.decoders:RealmStudentLarge", "a larger student of the same teacher"),
     "realm-student-ahead": Lazy(
-        "realmbench.realm.decoders:RealmAhead",
+        "realmbench.realm.ahead:RealmAhead",
         "the student with a delay: it sees 100 ms, or more or less, of the future",
+    ),
+    "realm-student-plus-ahead": Lazy(
+        "realmbench.realm.ahead:RealmStudentPlusAhead", "realm-student-plus with a delay, as long unless set"
     ),
     "realm-bi": Lazy(
         "realmbench.realm.decoders:RealmBidirectional", "bidirectional student: not causal, an upper reference"

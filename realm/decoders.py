@@ -13,7 +13,7 @@ from torch import nn
 from realmbench.artifact import Artifact
 from realmbench.decoder import DEFAULT_PRESET, Context, Preset
 from realmbench.errors import OptionError, ProtocolError
-from realmbench.options import changed_leaves, whole_frames
+from realmbench.options import changed_leaves
 from realmbench.search import Choice, Range, SearchDimension
 from realmbench.seeds import stream
 from realmbench.session import Session, SessionData
@@ -24,7 +24,6 @@ from .distillation import distil_student, train_pooled
 from .encoder import EncoderConfig, RealmEncoder, RealmNetwork
 from .options import (
     AdaptedOptions,
-    AheadOptions,
     FinetuneTrainOptions,
     NetworkOptions,
     PooledOptions,
@@ -379,30 +378,6 @@ class RealmBidirectional(RealmStudent):
     causal: ClassVar[bool] = False
     look_ahead_s: ClassVar[float] = float("inf")
     presets: ClassVar[Mapping[str, Preset]] = student_presets(**sized((1, 2, 8), (1, 2, 10), expand=1))
-
-
-class RealmAhead(RealmStudent):
-    """The student with a delay: it waits for ``look_ahead_s`` of the future before it predicts."""
-
-    causal: ClassVar[bool] = False
-    look_ahead_s: ClassVar[float] = 0.1
-    Options: ClassVar[type[BaseModel]] = AheadOptions
-    options: AheadOptions
-
-    def __init__(
-        self,
-        preset: str = DEFAULT_PRESET,
-        options: Mapping[str, Any] | None = None,
-        train: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(preset, options, train)
-        self.look_ahead_s = self.options.look_ahead_s  # type: ignore[misc]  # the class declares the default
-
-    def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:
-        """Describe a causal encoder whose outputs lag behind its input."""
-        frames = whole_frames("decoder.look_ahead_s", self.options.look_ahead_s, session.rate)
-        causal = True if causal is None else causal
-        return super().encoder_config(session, causal, **{"look_ahead": frames, **changes})
 
 
 class RealmTeacher(_Pretrained):

@@ -138,12 +138,6 @@ class StudentOptions(TeacherOptions, PooledOptions):
         return self
 
 
-class AheadOptions(StudentOptions):
-    """Everything, and the seconds of future that a prediction waits for."""
-
-    look_ahead_s: float = Field(0.1, gt=0)
-
-
 class FinetuneTrainOptions(BaseModel):
     """Training on the held-out session (``finetune``), which every pretrained decoder has."""
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
+from torch.nn import functional
 
 from realmbench.artifact import Artifact, Trained
 from realmbench.decoder import Context
@@ -173,6 +174,8 @@ class PlusNetwork(nn.Module):
 
     def encode(self, x: torch.Tensor, mask: torch.Tensor, said: torch.Tensor) -> EncoderOutput:
         """Map steadied frames (B, T, C, F), channel mask (B, C) and read-in outputs (B, T, K) to hidden states."""
+        # After the last frame come zeros here as well.
+        said = functional.pad(said, (0, 0, 0, self.encoder.config.look_ahead))  # (B, T + look-ahead, K)
         return self.encoder.encode(self.encoder.tokenize(x, mask) + self._entering(said))
 
     def decode(self, x: torch.Tensor, mask: torch.Tensor, said: torch.Tensor) -> torch.Tensor:

@@ -127,7 +127,7 @@ class _Plus(RealmBase):
 
     def teacher_config(self, session: Session) -> PlusConfig:
         """Describe the teacher's network."""
-        encoder = self.encoder_config(session, causal=False, drop_path=self.options.drop_path)
+        encoder = self.encoder_config(session, causal=False, drop_path=self.options.drop_path, look_ahead=0)
         return self._config(encoder, session)
 
     def _config(self, encoder: EncoderConfig, session: Session) -> PlusConfig:

@@ -6,6 +6,7 @@ import importlib.util
 import statistics
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import nn
@@ -31,7 +32,8 @@ class SsdBench(Bench):
     def measure(self, device: str, rounds: int, on_progress: Callable[[str, float], None]) -> BenchResult:
         torch.manual_seed(0)
         finish = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
-        network = paper_network().to(device)
+        network, half = paper_network().to(device), paper_network("bfloat16").to(device)
+        half.load_state_dict(network.state_dict())
         seconds: dict[str, dict[str, list[float]]] = {}
         shares, stages = {}, [SHORT, LONG, *GROWTH]
         peak = _peak(device, rounds, finish)
@@ -45,6 +47,7 @@ class SsdBench(Bench):
             if shape in (SHORT, LONG):
                 passes["dual form"] = partial(_both_ways, network, frames, _dual_form)
                 passes["no scan"] = partial(_both_ways, network, frames, _no_scan)
+                passes["bfloat16"] = partial(_both_ways, half, frames, ssd_chunked)
             name = f"{windows} x {steps}"
             seconds[name] = time_in_turns(passes, rounds, finish)
             with FlopCounterMode(display=False) as counter:
@@ -57,11 +60,11 @@ class SsdBench(Bench):
         )
 
 
-def paper_network() -> RealmNetwork:
-    """Make the published causal network for 96 channels of amplitude, without dropout."""
+def paper_network(precision: Literal["float32", "bfloat16"] = "float32") -> RealmNetwork:
+    """Make the published causal network for 96 channels of amplitude, without dropout; precision is of training."""
     config = EncoderConfig(
         channels=CHANNELS, features=1, rate=RATE, causal=True, variant="paper", expand=2, dropout=0.0, energy_s=None,
-        memory_s=None,
+        memory_s=None, precision=precision,
         **PRESETS["paper"],
     )  # fmt: skip
     return RealmNetwork(RealmEncoder(config), len(TARGETS))
@@ -135,6 +138,7 @@ def _tables(seconds: dict[str, dict[str, list[float]]], shares: dict[str, float]
                 round(ratio(times, "dual form", "chunked"), 2) if dual else "",
                 round(1e3 * statistics.median(times["Triton"]), 1) if "Triton" in times else "",
                 round(1e3 * statistics.median(times["no scan"]), 1) if dual else "",
+                round(1e3 * statistics.median(times["bfloat16"]), 1) if dual else "",
                 f"{share:.0%}",
             ]
         )
@@ -150,6 +154,7 @@ def _tables(seconds: dict[str, dict[str, list[float]]], shares: dict[str, float]
                 "ratio",
                 "Triton, ms",
                 "no scan, ms",
+                "bfloat16, ms",
                 "share of peak",
             ],
             rows=rows,
@@ -167,10 +172,12 @@ def _sentences(seconds: dict[str, dict[str, list[float]]], shares: dict[str, flo
     growth = statistics.median(seconds[many]["chunked"]) / statistics.median(seconds[few]["chunked"])
     gains = {name: ratio(seconds[name], "dual form", "chunked") for name in (short, long)}
     limits = {name: ratio(seconds[name], "dual form", "no scan") for name in (short, long)}
+    halves = {name: ratio(seconds[name], "bfloat16", "chunked") for name in (short, long)}
     return [
         "With only the scan exchanged, the network is "
         f"{gains[short]:.1f} times as fast at {short} and {gains[long]:.1f} times at {long}.",
         f"Were the scan free, it would be {limits[short]:.1f} and {limits[long]:.1f} times: the most that is possible.",
+        f"Trained with decoder.precision=bfloat16 it takes {halves[short]:.2f} and {halves[long]:.2f} of its own time.",
         f"Four times the steps ({few} to {many}) take {growth:.2f} times as long.",
         f"Our block is {ratio(seconds['block'], 'transformers', 'ours'):.2f} times as fast as transformers'.",
         f"Large matrix products reach {peak / 1e9:,.0f} GFLOP/s here; those of the network keep {shares[short]:.0%} of "

@@ -34,7 +34,7 @@ def test_values_found_at_one_size_stay_there() -> None:
 FAMILY = (
     *("realm-student", "realm-pooled", "realm-pooled-steady", "realm-teacher", "realm-student-transformer"),
     *("realm-student-s", "realm-student-l", "realm-student-ahead", "realm-student-plus", "realm-teacher-plus"),
-    *("realm-bi", "realm-student-unlabelled", "realm-student-mixed"),
+    *("realm-bi", "realm-student-unlabelled", "realm-student-mixed", "realm-student-plus-ahead"),
 )
 TUNED_AS = {
     **dict.fromkeys(FAMILY, "realm-student"),

@@ -12,8 +12,8 @@ import torch
 from realmbench.artifact import load_arrays
 from realmbench.decoder import DECODERS, Context
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError
+from realmbench.realm.ahead import RealmAhead
 from realmbench.realm.decoders import (
-    RealmAhead,
     RealmBidirectional,
     RealmPooled,
     RealmScratch,

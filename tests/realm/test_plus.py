@@ -11,7 +11,8 @@ import torch
 
 from realmbench.artifact import ArtifactStore
 from realmbench.decoder import Context
-from realmbench.errors import OptionError
+from realmbench.errors import OptionError, RealmbenchError
+from realmbench.realm.ahead import RealmStudentPlusAhead
 from realmbench.realm.decoders import RealmStudent
 from realmbench.realm.plus import (
     HandDownOptions,
@@ -73,6 +74,40 @@ def test_teacher_is_the_one_of_the_student(context: Context, sessions: list[Any]
     assert not np.allclose(decoder.predict(x, session)[-10:-5], decoder.predict(changed, session)[-10:-5], atol=1e-6)
     assert decoder.look_ahead_s == float("inf")
     assert not decoder.causal
+
+
+def test_delay_shifts_the_network_but_not_what_the_read_in_says_at_once(
+    context: Context, sessions: list[Any], session_maker: Any
+) -> None:
+    """The causal network's hidden states of L frames later, and the present read-in; the teacher waits for nothing."""
+    ahead, causal = RealmStudentPlusAhead("tiny", {"look_ahead_s": 0.1}), RealmStudentPlus("tiny")
+    session = sessions[0]
+    assert not ahead.causal
+    assert ahead.look_ahead_s == 0.1
+    assert ahead.teacher_config(session) == causal.teacher_config(session)
+    torch.manual_seed(0)
+    delayed, network = ahead.build(session).eval(), causal.build(session).eval()
+    network.load_state_dict(delayed.state_dict())
+    assert isinstance(network, PlusNetwork)
+    mask = torch.from_numpy(session.mask)[None]
+    x = torch.randn(1, 60, session.channels, session.features)
+    with torch.no_grad():
+        steadied = network.steady(x)
+        said = network.read_in(steadied)
+        hidden = network.encode(steadied, mask, said).final
+        expected = network.head(hidden[:, 5:]) + network.direct(said[:, :-5])  # type: ignore[misc]  # there are horizons
+        torch.testing.assert_close(delayed(x, mask)[:, :-5], network.units(expected), rtol=0, atol=1e-5)
+        beyond = torch.cat([x[:, :36], torch.randn_like(x[:, 36:])], dim=1)
+        moved = (delayed(beyond, mask) - delayed(x, mask))[0].abs().amax(1)
+    assert moved[:31].max() < 1e-6  # frame 30 sees up to frame 35
+    assert moved[31] > 1e-6
+    trained = RealmStudentPlusAhead("tiny", {}, ALL)
+    held_out = session_maker()
+    trained.adapt(held_out, context, trained.pretrain(sessions, context))
+    frames = held_out.validation[0].x
+    assert trained.predict(frames, held_out).shape == (len(frames), 2)
+    with pytest.raises(RealmbenchError, match="not causal"):
+        trained.stream(held_out)
 
 
 def test_loss_by_hand(sessions: list[Any]) -> None:

@@ -31,6 +31,17 @@ def test_only_the_scan_is_exchanged() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == 4_909_273 - 200 * 256
 
 
+def test_half_precision_is_of_the_same_network_in_training_alone() -> None:
+    torch.manual_seed(0)
+    network, half = paper_network(), paper_network("bfloat16")
+    half.load_state_dict(network.state_dict())
+    frames, mask = torch.randn(1, 70, CHANNELS, 1), torch.ones(1, CHANNELS, dtype=torch.bool)
+    with torch.no_grad():
+        whole, rounded = network(frames, mask), half(frames, mask)
+        assert 0 < (whole - rounded).square().mean().sqrt() < 0.02 * whole.std()
+        assert torch.equal(network.eval()(frames, mask), half.eval()(frames, mask))
+
+
 def test_blocks_do_the_same_work() -> None:
     torch.manual_seed(0)
     blocks = _blocks("cpu")
@@ -55,11 +66,12 @@ def test_bench_measures_everything_once() -> None:
     report = BENCHES.get("ssd")().measure("cpu", 1, lambda _text, _share: None)
     assert [len(table.rows) for table in report.tables] == [4, 1]
     assert {name: sorted(times) for name, times in report.seconds.items()}["1 x 2000"] == [
+        "bfloat16",
         "chunked",
         "dual form",
         "no scan",
     ]
-    assert len(report.sentences) == 5
+    assert len(report.sentences) == 6
 
 
 def test_watch_tells_stages_and_updates_apart() -> None:
