@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from realmbench.realm.options import StudentOptions
 from realmbench.records import read_records
 
 
@@ -166,6 +167,12 @@ def test_show(tmp_path: Path, name: str) -> None:
     done = realmbench("show", name, "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["name"] == name
+
+
+def test_show_names_every_option(tmp_path: Path) -> None:
+    """Those too that a record leaves out because they change nothing."""
+    shown = json.loads(realmbench("show", "realm-student", "--json", folder=tmp_path).stdout)
+    assert set(shown["decoder options (preset small)"]) == set(StudentOptions.model_fields)
 
 
 def test_show_a_dataset_of_a_file(tmp_path: Path, toy_name: str) -> None:
