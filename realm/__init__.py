@@ -29,7 +29,7 @@ DECODERS = {
         "the student with a delay: it sees 100 ms, or more or less, of the future",
     ),
     "realm-student-plus-ahead": Lazy(
-        "realmbench.realm.ahead:RealmStudentPlusAhead", "realm-student-plus with a delay, as long unless set"
+        "realmbench.realm.plus_ahead:RealmStudentPlusAhead", "realm-student-plus with a delay, as long unless set"
     ),
     "realm-bi": Lazy(
         "realmbench.realm.decoders:RealmBidirectional", "bidirectional student: not causal, an upper reference"

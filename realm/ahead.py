@@ -14,7 +14,6 @@ from realmbench.session import Session
 from .decoders import RealmBase, RealmStudent
 from .encoder import EncoderConfig
 from .options import NetworkOptions, StudentOptions
-from .plus_decoder import PlusOptions, RealmStudentPlus
 
 
 class DelayOptions(NetworkOptions):
@@ -27,11 +26,7 @@ class AheadOptions(StudentOptions, DelayOptions):
     """Everything of `realm-student`, and the delay."""
 
 
-class PlusAheadOptions(PlusOptions, DelayOptions):
-    """Everything of `realm-student-plus`, and the delay."""
-
-
-class _Delayed(RealmBase):
+class Delayed(RealmBase):
     """A student whose outputs lag behind its input, so that what answers for a frame has seen what came after it."""
 
     causal: ClassVar[bool] = False
@@ -54,17 +49,9 @@ class _Delayed(RealmBase):
         return super().encoder_config(session, causal, **{"look_ahead": frames, **changes})
 
 
-class RealmAhead(_Delayed, RealmStudent):
+class RealmAhead(Delayed, RealmStudent):
     """The student with a delay: it waits for ``look_ahead_s`` of the future before it predicts."""
 
     depends_on: ClassVar[tuple[str, ...]] = (*RealmStudent.depends_on, "realmbench.realm.decoders")
     Options: ClassVar[type[BaseModel]] = AheadOptions
     options: AheadOptions
-
-
-class RealmStudentPlusAhead(_Delayed, RealmStudentPlus):
-    """`realm-student-plus` with a delay; what its read-in says of a frame is said without one."""
-
-    depends_on: ClassVar[tuple[str, ...]] = (*RealmStudentPlus.depends_on, "realmbench.realm.plus_decoder")
-    Options: ClassVar[type[BaseModel]] = PlusAheadOptions
-    options: PlusAheadOptions

@@ -145,7 +145,6 @@ class RealmEncoder(nn.Module):
         self.tokenizer = NeuralTokenizer(
             config.channels, config.features, config.d_model, config.causal, config.rate, config.energy_s
         )
-        self.dropout = nn.Dropout(config.dropout) if config.variant == "paper" else nn.Identity()
         self.blocks = nn.ModuleList(self._block(config, depth) for depth in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
 
@@ -171,7 +170,8 @@ class RealmEncoder(nn.Module):
     def encode(self, tokens: torch.Tensor) -> EncoderOutput:
         """Map (B, T + look-ahead, d) tokens to the hidden states of T frames."""
         ahead = self.config.look_ahead
-        tokens = self.dropout(tokens)
+        if self.config.variant == "paper":
+            tokens = functional.dropout(tokens, self.config.dropout, self.training)
         layers = []
         half = self.training and self.config.precision == "bfloat16"
         with torch.autocast(tokens.device.type, torch.bfloat16) if half else nullcontext():

@@ -12,7 +12,6 @@ import torch
 from realmbench.artifact import ArtifactStore
 from realmbench.decoder import Context
 from realmbench.errors import OptionError, RealmbenchError
-from realmbench.realm.ahead import RealmStudentPlusAhead
 from realmbench.realm.decoders import RealmStudent
 from realmbench.realm.plus import (
     HandDownOptions,
@@ -22,6 +21,7 @@ from realmbench.realm.plus import (
     make_network,
     validation_r2,
 )
+from realmbench.realm.plus_ahead import RealmStudentPlusAhead
 from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
 from realmbench.realm.read_in import ReadInOptions, Weights, fit_read_in, no_weights, with_read_in
 from realmbench.seeds import stream
