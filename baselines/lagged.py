@@ -110,15 +110,19 @@ def apply_lagged(x: np.ndarray, lags: np.ndarray, weights: np.ndarray, offset: n
 
 
 class LagStream(Stream):
-    """A ring of the last frames, for lags that do not look ahead."""
+    """A ring of the last frames; it waits for those that negative lags ask for."""
 
     def __init__(self, lags: np.ndarray, weights: np.ndarray, offset: np.ndarray, shape: tuple[int, int]) -> None:
-        self._lags, self._weights, self._offset = lags, weights, offset
-        self._ring = np.zeros((int(lags[-1]) + 1, shape[0] * shape[1]), np.float32)
+        self.delay = self._missing = max(0, -int(lags[0]))
+        self._ages, self._weights, self._offset = lags + self.delay, weights, offset
+        self._ring = np.zeros((int(self._ages[-1]) + 1, shape[0] * shape[1]), np.float32)
         self._now = 0
 
     def step(self, frame: np.ndarray) -> np.ndarray:
         self._ring[self._now] = frame.ravel()
-        row = self._ring[(self._now - self._lags) % len(self._ring)]
+        row = self._ring[(self._now - self._ages) % len(self._ring)]
         self._now = (self._now + 1) % len(self._ring)
+        if self._missing:
+            self._missing -= 1
+            return np.full(len(self._offset), np.nan, np.float32)
         return row.ravel() @ self._weights + self._offset

@@ -238,9 +238,6 @@ class WienerSmoother(Wiener):
         ahead = np.arange(step, round(SMOOTHER_LOOK_AHEAD_S * rate) + 1, step)
         return np.concatenate([-ahead[::-1], past])
 
-    def stream(self, session: Session) -> Stream:
-        return Decoder.stream(self, session)
-
 
 def _at_least_two(segments: Sequence[Segment]) -> Sequence[Segment]:
     if len(segments) > 1:

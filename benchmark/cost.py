@@ -39,7 +39,7 @@ NOT_OWNED = (type, ModuleType, BuiltinFunctionType, FrameType)
 
 
 def decoder_latency(decoder: Decoder, session: Session, device: str) -> Latency:
-    """Time the streaming steps of a fitted causal decoder."""
+    """Time the streaming steps of a fitted decoder."""
     frames = np.random.default_rng(0).standard_normal((64, session.channels, session.features)).astype(np.float32)
     running = decoder.stream(session)
     return _timed(lambda step: running.step(frames[step % len(frames)]), device)

@@ -1,8 +1,8 @@
 """The decoder contract: what a method must offer to be benchmarked, and what the harness promises it.
 
-A single-session decoder implements `adapt`, `predict`, `arrays` and `restore`, and `stream` if it is causal. One that
-learns across sessions implements `pretrain` too. Everything handed in is already cut, run through the front end and
-normalised; test samples are not reachable.
+A single-session decoder implements `adapt`, `predict`, `arrays` and `restore`, and `stream` unless it needs the whole
+record. One that learns across sessions implements `pretrain` too. Everything handed in is already cut, run through the
+front end and normalised; test samples are not reachable.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,11 +144,22 @@ class FlopCount:
 
 
 class Stream(ABC):
-    """A causal decoder as it runs on a device: one frame in, one prediction out, constant memory."""
+    """A decoder as it runs on a device: one frame in, one prediction out, constant memory.
+
+    Attributes
+    ----------
+    delay : frames by which its predictions lag: that of a step is of the frame so many steps before. 0 if it is causal.
+    """
+
+    delay: int = 0
 
     @abstractmethod
     def step(self, frame: np.ndarray) -> np.ndarray:
-        """Take one normalised (C, F) frame and return the (D,) normalised prediction."""
+        """Take one normalised (C, F) frame and return a (D,) normalised prediction; NaN in the first ``delay``."""
+
+    def decode(self, frames: Iterable[np.ndarray]) -> np.ndarray:
+        """Step through (C, F) frames and return the (T - delay, D) predictions: of all frames but the last ones."""
+        return np.stack([self.step(frame) for frame in frames])[self.delay :]
 
 
 class Decoder(ABC):
@@ -238,9 +249,14 @@ class Decoder(ABC):
         RealmbenchError : the decoder is not fitted, or the frames are not this session's (`Session.check_frames`).
         """
 
+    @property
+    def streams(self) -> bool:
+        """Whether it runs in real time: what a prediction needs of the future has an end."""
+        return self.look_ahead_s < float("inf")
+
     def stream(self, session: Session) -> Stream:
-        """Start a stream. Causal decoders implement this; it must equal `predict`."""
-        kind = "has not implemented" if self.causal else "is not causal and cannot have"
+        """Start a stream. All but decoders of the whole record implement this; it must equal `predict`."""
+        kind = "has not implemented" if self.streams else "needs the whole record and cannot have"
         raise RealmbenchError(f"{type(self).__name__} {kind} a stream")
 
     @abstractmethod

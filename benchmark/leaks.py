@@ -7,7 +7,7 @@ standard deviations of the target; NaN in a prediction counts as an infinite cha
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,15 +117,19 @@ def chunk_change(
 
     The device's way: the front end's stream, one normalised frame after another, the decoder's stream.
     """
-    live, running = front_end.stream(raw.shape[1], sampling_rate), decoder.stream(session)
-    predictions, start = [], 0
-    while start < len(raw):
-        stop = start + int(generator.integers(1, max(2, round(sampling_rate / 10))))
-        for frame in pad_channels(live.push(raw[start:stop]), session.channels, axis=1):
-            predictions.append(running.step(session.normaliser.input(frame, session.mask)))
-        start = stop
+    live = front_end.stream(raw.shape[1], sampling_rate)
+
+    def frames() -> Iterator[np.ndarray]:
+        start = 0
+        while start < len(raw):
+            stop = start + int(generator.integers(1, max(2, round(sampling_rate / 10))))
+            for frame in pad_channels(live.push(raw[start:stop]), session.channels, axis=1):
+                yield session.normaliser.input(frame, session.mask)
+            start = stop
+
+    predictions = decoder.stream(session).decode(frames())
     whole = pipeline(decoder, session, front_end, sampling_rate)(raw)
-    return float(largest_change(whole, np.stack(predictions)))
+    return float(largest_change(whole[: len(predictions)], predictions))
 
 
 def repeat_change(decoder: Decoder, session: SessionData, x: np.ndarray) -> float:

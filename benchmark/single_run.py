@@ -50,11 +50,11 @@ class SingleRun:
         curve = self._curve()
         prepared = self.bank.of(self.plan, self.session, "held-out")
         decoder, evaluation, context = self._fit_and_score(prepared)
-        if decoder.causal:
+        if decoder.streams:
             check_stream(decoder, prepared)
         threads = torch.get_num_threads()
         device = device_description(self.plan.request.device)
-        latency = decoder_latency(decoder, prepared.data, device) if decoder.causal else None
+        latency = decoder_latency(decoder, prepared.data, device) if decoder.streams else None
         front_end = self.plan.front_end
         bandwidth = front_end.bandwidth(prepared.channels.channels, prepared.sampling_rate)
         parameters, flops = decoder.parameters(), decoder.flops(prepared.data)
@@ -116,7 +116,7 @@ class SingleRun:
             group_delay_s=front_end.group_delays(prepared.sampling_rate),
             sampled_kbit_s=bandwidth.sampled,
             frames_kbit_s=bandwidth.frames,
-            stream_bytes=stream_bytes(decoder, prepared.data) if decoder.causal else None,
+            stream_bytes=stream_bytes(decoder, prepared.data) if decoder.streams else None,
             peak_memory_mb=memory.megabytes(),
             peak_memory_of_run=memory.of_run,
             peak_device_memory_mb=peak_device_memory_mb(self.plan.request.device),

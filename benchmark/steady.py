@@ -156,6 +156,7 @@ class SteadyStream(Stream):
 
     def __init__(self, stream: Stream, normaliser: SteadyNormaliser, session: Session) -> None:
         self._stream, self._normaliser = stream, normaliser
+        self.delay = stream.delay
         self._state = normaliser.initial_state(torch.zeros(1, session.channels, session.features))
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +19,7 @@ from .tokenizer import NeuralTokenizer, TokenizerState
 
 Variant = Literal["mamba2", "paper"]
 Backbone = Literal["mamba", "attention", "gru"]
+State = TypeVar("State")
 
 # Sizes by preset; teacher and student are equally wide and deep.
 PRESETS = {
@@ -191,8 +192,8 @@ class RealmEncoder(nn.Module):
         ------
         RealmbenchError : the encoder needs the future.
         """
-        if not self.config.causal or self.config.look_ahead:
-            raise RealmbenchError("an encoder that needs the future cannot stream")
+        if not self.config.causal:
+            raise RealmbenchError("an encoder that needs all of the future cannot stream")
         return EncoderState(
             self.tokenizer.initial_state(batch), [block.initial_state(batch) for block in self._blocks()]
         )
@@ -200,7 +201,7 @@ class RealmEncoder(nn.Module):
     def step(
         self, frame: torch.Tensor, mask: torch.Tensor, state: EncoderState, beside: torch.Tensor | float = 0.0
     ) -> tuple[torch.Tensor, EncoderState]:
-        """Map one (B, C, F) frame to its (B, d) hidden state and carry the memory on.
+        """Take one (B, C, F) frame, return the (B, d) hidden state of that ``look_ahead`` before, carry the memory on.
 
         Parameters
         ----------
@@ -234,7 +235,46 @@ class NetworkState(NamedTuple):
     hidden: torch.Tensor | None
 
 
-class RealmNetwork(nn.Module):
+class SteppedNetwork(nn.Module, Generic[State]):
+    """A network around an encoder that runs frame by frame: first the encoder, then what answers from its state."""
+
+    encoder: RealmEncoder
+    head: nn.Linear
+
+    def initial_state(self, batch: int) -> State:
+        """Return the memory of a stream that has seen nothing."""
+        raise NotImplementedError
+
+    def advance(
+        self, frame: torch.Tensor, mask: torch.Tensor, state: State
+    ) -> tuple[torch.Tensor, torch.Tensor, State]:
+        """Carry the memory on by one (B, C, F) frame.
+
+        Returns
+        -------
+        hidden : (B, d), the encoder's state of the frame; with a look-ahead, of the one so many steps before.
+        beside : what `answer` reads beside the hidden state of this frame.
+        state : the memory.
+        """
+        raise NotImplementedError
+
+    def answer(self, hidden: torch.Tensor, beside: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """Map a frame's (B, d) hidden state, and what is read beside it, to its (B, D) prediction; carry memory on."""
+        raise NotImplementedError
+
+    def step(self, frame: torch.Tensor, mask: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """Map one (B, C, F) frame to its (B, D) prediction and carry the memory on.
+
+        Raises
+        ------
+        RealmbenchError : the encoder has a look-ahead, and the frame's own hidden state comes later.
+        """
+        if self.encoder.config.look_ahead:
+            raise RealmbenchError("a network with a look-ahead answers later than it is asked; run it by DelayedStream")
+        return self.answer(*self.advance(frame, mask, state))
+
+
+class RealmNetwork(SteppedNetwork[NetworkState]):
     """Encoder and linear head, and in the ``paper`` variant a linear skip from the frame: what is deployed.
 
     Parameters
@@ -267,14 +307,19 @@ class RealmNetwork(nn.Module):
         return self.read_out(stacked(hidden, self.history) if self.history > 1 else hidden, x)
 
     def initial_state(self, batch: int) -> NetworkState:
-        """Return the memory of a stream that has seen nothing."""
         return NetworkState(self.encoder.initial_state(batch), None)
 
-    def step(self, frame: torch.Tensor, mask: torch.Tensor, state: NetworkState) -> tuple[torch.Tensor, NetworkState]:
-        """Map one (B, C, F) frame to its (B, D) prediction and carry the memory on."""
+    def advance(
+        self, frame: torch.Tensor, mask: torch.Tensor, state: NetworkState
+    ) -> tuple[torch.Tensor, torch.Tensor, NetworkState]:
         hidden, encoder = self.encoder.step(frame, mask, state.encoder)
+        return hidden, frame, NetworkState(encoder, state.hidden)
+
+    def answer(
+        self, hidden: torch.Tensor, beside: torch.Tensor, state: NetworkState
+    ) -> tuple[torch.Tensor, NetworkState]:
         if self.history == 1:
-            return self.read_out(hidden, frame), NetworkState(encoder, None)
+            return self.read_out(hidden, beside), state
         before = hidden[:, None].expand(-1, self.history - 1, -1) if state.hidden is None else state.hidden
         frames = torch.cat([before, hidden[:, None]], dim=1)  # (B, history, d)
-        return self.read_out(frames.flatten(1), frame), NetworkState(encoder, frames[:, 1:])
+        return self.read_out(frames.flatten(1), beside), NetworkState(state.encoder, frames[:, 1:])

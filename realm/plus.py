@@ -29,7 +29,7 @@ from realmbench.training.network_decoder import drawn, load_arrays_into, module_
 from realmbench.training.windows import Batch, ValidationR2
 
 from .alignment import UNWATCHED, AlignmentWatch, cosine
-from .encoder import EncoderConfig, EncoderOutput, EncoderState, RealmEncoder
+from .encoder import EncoderConfig, EncoderOutput, EncoderState, RealmEncoder, SteppedNetwork
 from .pretraining import SOURCES as PRETRAINING_SOURCES
 from .read_in import ReadIn, ReadInOptions, rehearsals
 
@@ -149,7 +149,7 @@ class TargetUnits(nn.Module):
         return replace(session, train=train, validation=validation, key=key)
 
 
-class PlusNetwork(nn.Module):
+class PlusNetwork(SteppedNetwork[PlusState]):
     """Encoder and head, with a session's read-in beside its tokenizer, behind a normaliser that goes on learning.
 
     Parameters
@@ -192,17 +192,20 @@ class PlusNetwork(nn.Module):
         return self.units(self.decode(x, mask, self.read_in(x)))
 
     def initial_state(self, batch: int) -> PlusState:
-        """Return the memory of a stream that has seen nothing."""
         encoder = self.encoder.initial_state(batch)
         steady = self.steady.initial_state(encoder.tokenizer.frames[:, 0])
         return PlusState(steady, encoder)
 
-    def step(self, frame: torch.Tensor, mask: torch.Tensor, state: PlusState) -> tuple[torch.Tensor, PlusState]:
-        """Map one (B, C, F) frame to its (B, D) prediction and carry the memory on."""
+    def advance(
+        self, frame: torch.Tensor, mask: torch.Tensor, state: PlusState
+    ) -> tuple[torch.Tensor, torch.Tensor, PlusState]:
         frame, steady = self.steady.step(frame, state.steady)
         said = self.read_in(frame)
         hidden, encoder = self.encoder.step(frame, mask, state.encoder, self._entering(said))
-        return self.units(self.read_out(hidden, said)), PlusState(steady, encoder)
+        return hidden, said, PlusState(steady, encoder)
+
+    def answer(self, hidden: torch.Tensor, beside: torch.Tensor, state: PlusState) -> tuple[torch.Tensor, PlusState]:
+        return self.units(self.read_out(hidden, beside)), state
 
     def _entering(self, said: torch.Tensor) -> torch.Tensor | float:
         """Return what read-in outputs (..., K) add to tokens (..., d)."""

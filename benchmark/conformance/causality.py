@@ -9,7 +9,7 @@ import numpy as np
 from realmbench import leaks
 
 from .candidate import Candidate
-from .report import Failed, NotApplicable
+from .report import NO_STREAM, Failed, NotApplicable
 
 
 def future_replaced(kind: str) -> Callable[[Candidate], str]:
@@ -51,8 +51,8 @@ def length_changes_nothing(c: Candidate) -> str:
 
 def live_equals_whole(c: Candidate) -> str:
     """Raw samples in chunks of any size, as on a device, give what the whole pass gives."""
-    if not c.cls.causal:
-        raise NotApplicable("only causal decoders stream")
+    if not c.decoder.streams:
+        raise NotApplicable(NO_STREAM)
     change = leaks.chunk_change(c.decoder, c.session, c.front_end, c.sampling_rate, c.raw, c.generator)
     if change > leaks.TOLERANCE:
         raise Failed(f"the live prediction differs by {change:.2g}")

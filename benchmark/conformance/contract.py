@@ -12,7 +12,7 @@ from realmbench.cost import held_bytes
 from realmbench.errors import RealmbenchError
 
 from .candidate import Candidate
-from .report import Failed, NotApplicable
+from .report import NO_STREAM, Failed, NotApplicable
 
 STREAM_TOLERANCE = 1e-5
 DEAF = "its predictions ignore the LFP, so that causality is trivial"
@@ -186,25 +186,32 @@ def calls_are_independent(c: Candidate) -> str:
 
 def stream_equals_predict(c: Candidate) -> str:
     """The stream equals `predict` far past the training window."""
-    if not c.cls.causal:
+    if not c.decoder.streams:
         try:
             c.decoder.stream(c.session)
         except RealmbenchError:
             raise NotApplicable("refuses to stream, as it should") from None
-        raise Failed("a decoder that is not causal must refuse to stream")
+        raise Failed("a decoder of the whole record must refuse to stream")
     x = c.frames(c.stream_frames)
     running = c.decoder.stream(c.session)
-    stepped = np.stack([running.step(frame) for frame in x])
-    change = float(leaks.largest_change(stepped, c.decoder.predict(x, c.session)))
+    delay_s = running.delay / c.session.rate
+    if delay_s > c.decoder.look_ahead_s + 1e-6:
+        raise Failed(f"its stream lags by {delay_s:g} s, its declared look-ahead is {c.decoder.look_ahead_s:g} s")
+    early = [running.step(frame) for frame in x[: running.delay]]
+    if not np.isnan(early).all():
+        raise Failed(f"its first {running.delay} predictions are of no frame and must be NaN")
+    stepped = np.stack([running.step(frame) for frame in x[running.delay :]])
+    change = float(leaks.largest_change(stepped, c.decoder.predict(x, c.session)[: len(stepped)]))
     if change > STREAM_TOLERANCE:
         raise Failed(f"stream and predict differ by {change:.2g} deviations of the target")
-    return f"{change:.1g} over {c.stream_frames:,} frames"
+    late = f", {delay_s:g} s late" if running.delay else ""
+    return f"{change:.1g} over {c.stream_frames:,} frames{late}"
 
 
 def stream_memory_is_constant(c: Candidate) -> str:
     """What a stream holds does not grow with the frames it has seen."""
-    if not c.cls.causal:
-        raise NotApplicable("only causal decoders stream")
+    if not c.decoder.streams:
+        raise NotApplicable(NO_STREAM)
     running = c.decoder.stream(c.session)
     sizes = []
     # The first half fills every window of bounded length; what still grows then grows without limit.

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 Status = Literal["pass", "fail", "error", "as declared", "not applicable"]
 Subject = TypeVar("Subject")
+NO_STREAM = "what needs the whole record has no stream"
 
 
 class Failed(Exception):  # noqa: N818  # a verdict, not an error

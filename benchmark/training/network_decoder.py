@@ -84,7 +84,7 @@ class NetworkDecoder(Decoder):
         return ParameterCount(deployed, trained)
 
     def flops(self, session: Session) -> FlopCount:
-        if self.causal:
+        if self.streams:
             running = self.stream(session)
             frame = np.zeros((session.channels, session.features), np.float32)
             for _ in range(FILLING_FRAMES):

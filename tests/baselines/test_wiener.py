@@ -181,6 +181,11 @@ def test_smoother_equals_scikit_learns_ridge_on_frames_from_both_sides(session_m
     reference = Ridge(alpha=30.0).fit(inputs, targets)
     test = session.validation[0].x
     np.testing.assert_allclose(decoder.predict(test, session)[5:-20], reference.predict(rows(test)), atol=1e-5)
+    running = decoder.stream(session)
+    assert running.delay == 20
+    assert np.isnan([running.step(frame) for frame in test[:20]]).all()
+    streamed = [running.step(frame) for frame in test[20:]]  # of frame 0 when frame 20 has come, and so on
+    np.testing.assert_allclose(streamed, decoder.predict(test, session)[:-20], atol=1e-5)
 
 
 def test_cascade_finds_the_nonlinearity(session_maker: Any, context: Context) -> None:

@@ -20,6 +20,7 @@ from realmbench.runner import Events, FailedRunsError, SessionBank, run
 BROKEN = """
 import numpy as np
 from realmbench.baselines.mean import Mean
+from realmbench.baselines.wiener import WienerSmoother
 
 class Broken(Mean):
     "Fails on one session."
@@ -35,6 +36,11 @@ class Looks(Mean):
 
 class Liar(Mean):
     "Declares itself causal and predicts from the future."
+    def predict(self, x, session):
+        return np.roll(x[:, :2, 0], -25, axis=0)
+
+class LateLiar(WienerSmoother):
+    "Waits for 0.42 s of the future and predicts from half a second of it."
     def predict(self, x, session):
         return np.roll(x[:, :2, 0], -25, axis=0)
 
@@ -164,9 +170,20 @@ def test_target_that_does_not_vary_is_named(toy: Dataset, tmp_path: Path) -> Non
         execute(Still(), tmp_path, model="mean")
 
 
+def test_what_waits_for_a_little_of_the_future_is_timed_as_it_runs(toy: Dataset, tmp_path: Path) -> None:
+    record = execute(toy, tmp_path, model="wiener-smoother")[0]
+    assert (record.causal, record.look_ahead_s) == (False, 0.42)
+    assert record.latency is not None
+    assert record.stream_bytes is not None
+    whole = execute(toy, tmp_path, model="kalman-smoother")[0]
+    assert (whole.look_ahead_s, whole.latency, whole.stream_bytes) == (None, None, None)
+
+
 def test_causal_in_name_only_is_caught(toy: Dataset, tmp_path: Path, broken: Path) -> None:
     with pytest.raises(RealmbenchError, match="declared causal, but its stream differs from predict"):
         execute(toy, tmp_path, model=f"{broken}:Liar")
+    with pytest.raises(RealmbenchError, match=r"declared to wait for 0\.42 s of the future, but its stream differs"):
+        execute(toy, tmp_path, model=f"{broken}:LateLiar")
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,22 @@ BROKEN = {
 }  # fmt: skip
 
 
+# Decodes the frame two frames later, as its declared look-ahead permits or not.
+LATE = """    causal: ClassVar[bool] = False
+    look_ahead_s = {declared}
+    def stream(self, session):
+        late = round(0.04 * session.rate)
+        class Late(_Stream):
+            delay, seen = late, 0
+            def step(self, frame):
+                self.seen += 1
+                return super().step(frame) if self.seen > late else np.full(2, np.nan)
+        return Late(self.weights)
+    def predict(self, x, session):
+        output, late = super().predict(x, session), round(0.04 * session.rate)
+        return np.concatenate([output[late:], output[-1:].repeat(late, axis=0)])[: len(x)]"""
+
+
 def check(tmp_path: Path, body: str) -> Report:
     # A file is imported once under its path: every candidate needs one of its own.
     file = tmp_path / f"candidate_{len(list(tmp_path.glob('*.py')))}.py"
@@ -131,17 +147,25 @@ class Dead(NetworkDecoder):
 
 
 def test_look_ahead_is_held_to_what_is_declared(tmp_path: Path) -> None:
-    body = """    causal: ClassVar[bool] = False
-    look_ahead_s = {declared}
-    def stream(self, session): return Decoder.stream(self, session)
-    def predict(self, x, session):
-        output = super().predict(x, session)
-        return np.concatenate([output[2:], output[-1:].repeat(2, axis=0)])[: len(x)]"""
-    report = check(tmp_path, body.format(declared=0.04))
+    report = check(tmp_path, LATE.format(declared=0.04))
     assert report.passed, report.verdict
     assert "needs 0.04 s of the future, as it declares" in report.verdict
-    report = check(tmp_path, body.format(declared=0.02))
-    assert "future replaced by noise" in failed(report)
+    assert "frames, 0.04 s late" in str(report)
+    report = check(tmp_path, LATE.format(declared=0.02))
+    assert {"future replaced by noise", "stream equals predict"} <= failed(report)
+    assert "its stream lags by 0.04 s, its declared look-ahead is 0.02 s" in str(report)
+
+
+def test_decoder_with_a_delay_must_stream(tmp_path: Path) -> None:
+    """A delay is a promise to run in real time, and a promise is kept in frames."""
+    refuses = LATE.format(declared=0.04) + "\n    def stream(self, session): return Decoder.stream(self, session)"
+    report = check(tmp_path, refuses)
+    assert {"stream equals predict", "stream in constant memory", "live chunks"} <= failed(report)
+    assert "Candidate has not implemented a stream" in str(report)
+    early = LATE.format(declared=0.04).replace("np.full(2, np.nan)", "np.zeros(2)")
+    report = check(tmp_path, early)
+    assert failed(report) == {"stream equals predict"}
+    assert "its first 2 predictions are of no frame and must be NaN" in str(report)
 
 
 def test_a_decoder_of_the_whole_record_must_fail_causality(tmp_path: Path) -> None:
@@ -218,8 +242,9 @@ def test_memory_that_grows_out_of_sight_is_caught(tmp_path: Path) -> None:
 def test_long_look_ahead_of_a_network_can_be_checked(tmp_path: Path) -> None:
     file = tmp_path / "ahead.py"
     file.write_text("""
+import torch
 from torch import nn
-from realmbench.training.network_decoder import NetworkDecoder
+from realmbench.training.network_decoder import NetworkDecoder, NetworkStream
 
 class Net(nn.Module):
     def __init__(self, inputs, outputs, ahead):
@@ -228,10 +253,19 @@ class Net(nn.Module):
     def forward(self, x, mask):
         flat = nn.functional.pad(x.flatten(2), (0, 0, 0, self.ahead))
         return self.out(flat[:, self.ahead:])
+    def initial_state(self, batch): return 0
+    def step(self, frame, mask, seen):
+        return self.out(frame.flatten(1)) if seen >= self.ahead else torch.full((1, 2), torch.nan), seen + 1
+
+class Late(NetworkStream):
+    def __init__(self, network, mask):
+        super().__init__(network, mask)
+        self.delay = network.ahead
 
 class Ahead(NetworkDecoder):
     "Decodes the frame 0.2 s later."
     causal, look_ahead_s = False, 0.2
+    def stream(self, session): return Late(self.fitted(self.network), session.mask)
     def build(self, session):
         return Net(session.channels * session.features, session.outputs, round(0.2 * session.rate))
 """)

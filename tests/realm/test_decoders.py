@@ -363,10 +363,36 @@ def test_look_ahead_shifts_the_outputs(context: Context, sessions: list[Any]) ->
     with torch.no_grad():
         torch.testing.assert_close(network(x, mask)[:, :-5], causal(x, mask)[:, 5:], rtol=0, atol=1e-6)
     assert network(x, mask).shape == causal(x, mask).shape
-    with pytest.raises(RealmbenchError, match="cannot stream"):
-        network.initial_state(1)
+    with pytest.raises(RealmbenchError, match="answers later than it is asked"):
+        network.step(x[:, 0], mask, network.initial_state(1))
     with pytest.raises(OptionError, match=r"look_ahead_s=0\.05 is no whole number of frames at 50 Hz"):
         RealmAhead("tiny", {"look_ahead_s": 0.05}).build(session)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"variant": "paper"},
+        {"adaptation": "ridge"},
+        {"backbone": "gru"},
+        {"backbone": "attention", "attention_s": 0.4},
+    ],
+)
+def test_delayed_stream_equals_predict(options: dict[str, Any], sessions: list[Any]) -> None:
+    """Skip from the frame, states stacked by the read-out, every backbone: each waits for its own frame's answer."""
+    session = sessions[0]
+    decoder = RealmAhead("tiny", {"look_ahead_s": 0.1, **options})
+    torch.manual_seed(0)
+    decoder.network = decoder.build(session).eval()
+    x = session.train[0].x[:200]
+    running = decoder.stream(session)
+    assert running.delay == 5
+    early = [running.step(frame) for frame in x[:5]]
+    assert np.isnan(early).all()
+    assert np.shape(early) == (5, 2)
+    streamed = np.stack([running.step(frame) for frame in x[5:]])
+    np.testing.assert_allclose(streamed, decoder.predict(x, session)[:-5], atol=1e-5)
+    assert np.ptp(streamed) > 0.01  # it says something
 
 
 def test_backbones_need_their_options(context: Context, sessions: list[Any]) -> None:

@@ -105,9 +105,11 @@ def test_delay_shifts_the_network_but_not_what_the_read_in_says_at_once(
     held_out = session_maker()
     trained.adapt(held_out, context, trained.pretrain(sessions, context))
     frames = held_out.validation[0].x
-    assert trained.predict(frames, held_out).shape == (len(frames), 2)
-    with pytest.raises(RealmbenchError, match="not causal"):
-        trained.stream(held_out)
+    running = trained.stream(held_out)
+    assert running.delay == 5
+    np.testing.assert_allclose(running.decode(frames), trained.predict(frames, held_out)[:-5], atol=1e-5)
+    with pytest.raises(RealmbenchError, match="answers later than it is asked"):
+        delayed.step(x[:, 0], mask, delayed.initial_state(1))  # type: ignore[operator]
 
 
 def test_loss_by_hand(sessions: list[Any]) -> None:

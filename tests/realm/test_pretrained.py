@@ -13,9 +13,11 @@ from transformers import AutoModel
 
 from realmbench.decoder import Context
 from realmbench.errors import RealmbenchError
+from realmbench.realm.ahead import DelayedStream, RealmAhead
 from realmbench.realm.decoders import RealmPooled, RealmTeacher
 from realmbench.realm.encoder import RealmEncoder
 from realmbench.realm.guesses import RealmStudentMixed, RealmStudentUnlabelled
+from realmbench.realm.plus_ahead import RealmStudentPlusAhead
 from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
 from realmbench.realm.pretrained import RealmForDecoding, RealmModel
 from realmbench.realm.pretrained_plus import RealmPlusForDecoding
@@ -83,6 +85,23 @@ def test_network_of_plus_predicts_as_the_decoder_that_wrote_it(
             prediction, state = model.network.step(frame, mask, state)
             streamed.append(prediction[0].numpy())
     np.testing.assert_allclose(np.stack(streamed), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "loaded_by"), [(RealmAhead, RealmForDecoding), (RealmStudentPlusAhead, RealmPlusForDecoding)]
+)
+def test_delayed_network_streams_from_its_checkpoint(
+    kind: Any, loaded_by: Any, context: Context, sessions: list[Any], session_maker: Any, tmp_path: Path
+) -> None:
+    held_out = session_maker(name="held-out", seed=9)
+    decoder = quick(kind)
+    decoder.adapt(held_out, context, decoder.pretrain(sessions, context))
+    decoder.export(tmp_path / "fitted", held_out, "bands50")
+    model = loaded_by.from_pretrained(tmp_path / "fitted").eval()
+    x = held_out.validation[0].x
+    running = DelayedStream(model.network, model.decoded_session().mask)
+    np.testing.assert_allclose(running.decode(x), decoder.predict(x, held_out)[: -running.delay], atol=1e-5)
+    assert running.delay == 5
 
 
 def test_teacher_gives_its_hidden_states(context: Context, sessions: list[Any], tmp_path: Path) -> None:
