@@ -184,6 +184,7 @@ class Reproduction(_Part):
     largest_difference : of that, between the two, over the points of the calibration curve.
     exact : everything that was measured is the same, but for time and memory.
     cached : what pretraining left could come from the cache, by the code of its stages, instead of being trained anew.
+    recorded_device, device : of the record, which is not known of older entries, and of the run again.
     """
 
     session: str
@@ -195,6 +196,7 @@ class Reproduction(_Part):
     r2: float
     largest_difference: float
     exact: bool
+    recorded_device: str | None = None
     device: str
     threads: int
     versions: dict[str, str]
@@ -355,4 +357,5 @@ def _equal_codes(folder: Path) -> dict[str, str]:
 
 
 def _circumstances(entry: Reproduction) -> str:
-    return json.dumps([entry.recorded_code, entry.code, entry.device, entry.threads, entry.versions], sort_keys=True)
+    machines = [entry.recorded_device, entry.device, entry.threads, entry.versions]
+    return json.dumps([entry.recorded_code, entry.code, *machines], sort_keys=True)

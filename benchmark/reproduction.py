@@ -131,6 +131,7 @@ def reproduce(
         r2=again.metrics["r2_axis_mean"],
         largest_difference=_largest_difference(again, record),
         exact=_measured(again) == _measured(record),
+        recorded_device=record.device,
         device=again.device,
         threads=again.threads,
         versions=again.versions,
