@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
 from pydantic import BaseModel, Field
 
-from realmbench.decoder import DEFAULT_PRESET, Stream
+from realmbench.decoder import DEFAULT_PRESET
 from realmbench.options import whole_frames
 from realmbench.session import Session
 
 from .decoders import RealmBase, RealmStudent
-from .encoder import EncoderConfig, SteppedNetwork
+from .encoder import EncoderConfig
 from .options import NetworkOptions, StudentOptions
 
 
@@ -50,34 +47,6 @@ class Delayed(RealmBase):
         frames = whole_frames("decoder.look_ahead_s", self.options.look_ahead_s, session.rate)
         causal = True if causal is None else causal
         return super().encoder_config(session, causal, **{"look_ahead": frames, **changes})
-
-    def stream(self, session: Session) -> Stream:
-        network = self.fitted(self.network)
-        assert isinstance(network, SteppedNetwork)
-        return DelayedStream(network, session.mask)
-
-
-class DelayedStream(Stream):
-    """Steps a network with a look-ahead; what is read beside the encoder's states waits until they have come."""
-
-    def __init__(self, network: SteppedNetwork[Any], mask: np.ndarray) -> None:
-        self.delay = network.encoder.config.look_ahead
-        self._network = network
-        self._device = next(network.parameters()).device
-        self._mask = torch.from_numpy(mask).to(self._device)[None]
-        self._state = network.initial_state(1)
-        self._waiting: deque[torch.Tensor] = deque()
-        self._nothing = np.full(network.head.out_features, np.nan, np.float32)
-
-    @torch.no_grad()
-    def step(self, frame: np.ndarray) -> np.ndarray:
-        inputs = torch.from_numpy(np.ascontiguousarray(frame)).to(self._device)[None]
-        hidden, beside, self._state = self._network.advance(inputs, self._mask, self._state)
-        self._waiting.append(beside)
-        if len(self._waiting) <= self.delay:
-            return self._nothing
-        output, self._state = self._network.answer(hidden, self._waiting.popleft(), self._state)
-        return output[0].float().cpu().numpy()
 
 
 class RealmAhead(Delayed, RealmStudent):

@@ -235,14 +235,21 @@ class NetworkState(NamedTuple):
     hidden: torch.Tensor | None
 
 
+class LateState(NamedTuple):
+    """Memory of a stream that answers late: what carries it on, and what is read beside hidden states to come."""
+
+    state: Any
+    beside: tuple[torch.Tensor, ...]
+
+
 class SteppedNetwork(nn.Module, Generic[State]):
     """A network around an encoder that runs frame by frame: first the encoder, then what answers from its state."""
 
     encoder: RealmEncoder
     head: nn.Linear
 
-    def initial_state(self, batch: int) -> State:
-        """Return the memory of a stream that has seen nothing."""
+    def start(self, batch: int) -> State:
+        """Return the memory of the parts before anything was seen."""
         raise NotImplementedError
 
     def advance(
@@ -262,16 +269,27 @@ class SteppedNetwork(nn.Module, Generic[State]):
         """Map a frame's (B, d) hidden state, and what is read beside it, to its (B, D) prediction; carry memory on."""
         raise NotImplementedError
 
-    def step(self, frame: torch.Tensor, mask: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+    def initial_state(self, batch: int) -> State | LateState:
+        """Return the memory of a stream that has seen nothing."""
+        state = self.start(batch)
+        return LateState(state, ()) if self.encoder.config.look_ahead else state
+
+    def step(
+        self, frame: torch.Tensor, mask: torch.Tensor, state: State | LateState
+    ) -> tuple[torch.Tensor, State | LateState]:
         """Map one (B, C, F) frame to its (B, D) prediction and carry the memory on.
 
-        Raises
-        ------
-        RealmbenchError : the encoder has a look-ahead, and the frame's own hidden state comes later.
+        With a look-ahead the prediction is of the frame so many steps before, and NaN while there is none.
         """
-        if self.encoder.config.look_ahead:
-            raise RealmbenchError("a network with a look-ahead answers later than it is asked; run it by DelayedStream")
-        return self.answer(*self.advance(frame, mask, state))
+        if not isinstance(state, LateState):
+            return self.answer(*self.advance(frame, mask, state))
+        hidden, beside, inner = self.advance(frame, mask, state.state)
+        first, *waiting = (*state.beside, beside)
+        if len(waiting) < self.encoder.config.look_ahead:
+            nothing = hidden.new_full((len(hidden), self.head.out_features), torch.nan)
+            return nothing, LateState(inner, (first, *waiting))
+        output, inner = self.answer(hidden, first, inner)
+        return output, LateState(inner, tuple(waiting))
 
 
 class RealmNetwork(SteppedNetwork[NetworkState]):
@@ -306,7 +324,7 @@ class RealmNetwork(SteppedNetwork[NetworkState]):
         """Map (B, T, d) hidden states, and the frames that they come from, to (B, T, D) normalised predictions."""
         return self.read_out(stacked(hidden, self.history) if self.history > 1 else hidden, x)
 
-    def initial_state(self, batch: int) -> NetworkState:
+    def start(self, batch: int) -> NetworkState:
         return NetworkState(self.encoder.initial_state(batch), None)
 
     def advance(

@@ -191,7 +191,7 @@ class PlusNetwork(SteppedNetwork[PlusState]):
         x = self.steady(x)
         return self.units(self.decode(x, mask, self.read_in(x)))
 
-    def initial_state(self, batch: int) -> PlusState:
+    def start(self, batch: int) -> PlusState:
         encoder = self.encoder.initial_state(batch)
         steady = self.steady.initial_state(encoder.tokenizer.frames[:, 0])
         return PlusState(steady, encoder)

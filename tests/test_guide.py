@@ -18,15 +18,26 @@ from realmbench.runner import Events, SessionBank
 TEXT = (Path(__file__).parents[1] / "docs" / "guide.md").read_text()
 
 
+REALM = ("teacher", "student", "finetune")
+PLUS = ("teacher", "task", "student", "finetune")
+
+
 @pytest.mark.parametrize(
-    ("model", "loaded_by", "stages"),
+    ("model", "loaded_by", "stages", "delay"),
     [
-        ("realm-student", "pretrained.RealmForDecoding", ("teacher", "student", "finetune")),
-        ("realm-student-plus", "pretrained_plus.RealmPlusForDecoding", ("teacher", "task", "student", "finetune")),
+        ("realm-student", "pretrained.RealmForDecoding", REALM, 0),
+        ("realm-student-plus", "pretrained_plus.RealmPlusForDecoding", PLUS, 0),
+        ("realm-student-plus-ahead", "pretrained_plus.RealmPlusForDecoding", PLUS, 5),
     ],
 )
 def test_device_gets_from_raw_samples_what_a_whole_pass_gives(
-    model: str, loaded_by: str, stages: tuple[str, ...], toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str,
+    loaded_by: str,
+    stages: tuple[str, ...],
+    delay: int,
+    toy: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stage = {"updates": 4, "evaluate_every": 2, "window_s": 1.0}
     train = {f"{name}.{key}": value for name in stages for key, value in stage.items()}
@@ -54,4 +65,5 @@ def test_device_gets_from_raw_samples_what_a_whole_pass_gives(
         inputs = device["torch"].from_numpy(session.normaliser.input(frames, session.mask))[None]
         whole = session.normaliser.physical(network(inputs, device["mask"])[0].numpy())
     assert len(live) == len(frames) > 900
-    np.testing.assert_allclose(live, whole, atol=1e-5 * np.std(whole) + 1e-6)
+    assert np.isnan(live[:delay]).all()
+    np.testing.assert_allclose(live[delay:], whole[: len(whole) - delay], atol=1e-5 * np.std(whole) + 1e-6)

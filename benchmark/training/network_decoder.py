@@ -65,9 +65,9 @@ class NetworkDecoder(Decoder):
         return output[0].float().cpu().numpy()
 
     def stream(self, session: Session) -> Stream:
-        if not self.causal:
+        if not self.streams:
             return super().stream(session)
-        return NetworkStream(self.fitted(self.network), session.mask)
+        return NetworkStream(self.fitted(self.network), session.mask, round(self.look_ahead_s * session.rate))
 
     def arrays(self) -> dict[str, np.ndarray]:
         return module_arrays(self.fitted(self.network))
@@ -95,9 +95,10 @@ class NetworkDecoder(Decoder):
 
 
 class NetworkStream(Stream):
-    """Steps a causal network frame by frame."""
+    """Steps a network frame by frame; one with a look-ahead answers ``delay`` frames late, and with NaN at first."""
 
-    def __init__(self, network: Any, mask: np.ndarray) -> None:
+    def __init__(self, network: Any, mask: np.ndarray, delay: int = 0) -> None:
+        self.delay = delay
         self._network = network
         self._device = next(network.parameters()).device
         self._mask = torch.from_numpy(mask).to(self._device)[None]

@@ -244,7 +244,7 @@ def test_long_look_ahead_of_a_network_can_be_checked(tmp_path: Path) -> None:
     file.write_text("""
 import torch
 from torch import nn
-from realmbench.training.network_decoder import NetworkDecoder, NetworkStream
+from realmbench.training.network_decoder import NetworkDecoder
 
 class Net(nn.Module):
     def __init__(self, inputs, outputs, ahead):
@@ -257,15 +257,9 @@ class Net(nn.Module):
     def step(self, frame, mask, seen):
         return self.out(frame.flatten(1)) if seen >= self.ahead else torch.full((1, 2), torch.nan), seen + 1
 
-class Late(NetworkStream):
-    def __init__(self, network, mask):
-        super().__init__(network, mask)
-        self.delay = network.ahead
-
 class Ahead(NetworkDecoder):
     "Decodes the frame 0.2 s later."
     causal, look_ahead_s = False, 0.2
-    def stream(self, session): return Late(self.fitted(self.network), session.mask)
     def build(self, session):
         return Net(session.channels * session.features, session.outputs, round(0.2 * session.rate))
 """)

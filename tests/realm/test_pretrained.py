@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from realmbench.decoder import Context
 from realmbench.errors import RealmbenchError
-from realmbench.realm.ahead import DelayedStream, RealmAhead
+from realmbench.realm.ahead import RealmAhead
 from realmbench.realm.decoders import RealmPooled, RealmTeacher
 from realmbench.realm.encoder import RealmEncoder
 from realmbench.realm.guesses import RealmStudentMixed, RealmStudentUnlabelled
@@ -21,7 +21,7 @@ from realmbench.realm.plus_ahead import RealmStudentPlusAhead
 from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
 from realmbench.realm.pretrained import RealmForDecoding, RealmModel
 from realmbench.realm.pretrained_plus import RealmPlusForDecoding
-from realmbench.training.network_decoder import load_arrays_into
+from realmbench.training.network_decoder import NetworkStream, load_arrays_into
 
 STAGE = {"updates": 4, "evaluate_every": 2, "window_s": 1.0}
 
@@ -99,9 +99,8 @@ def test_delayed_network_streams_from_its_checkpoint(
     decoder.export(tmp_path / "fitted", held_out, "bands50")
     model = loaded_by.from_pretrained(tmp_path / "fitted").eval()
     x = held_out.validation[0].x
-    running = DelayedStream(model.network, model.decoded_session().mask)
-    np.testing.assert_allclose(running.decode(x), decoder.predict(x, held_out)[: -running.delay], atol=1e-5)
-    assert running.delay == 5
+    running = NetworkStream(model.network, model.decoded_session().mask, delay=5)
+    np.testing.assert_allclose(running.decode(x), decoder.predict(x, held_out)[:-5], atol=1e-5)
 
 
 def test_teacher_gives_its_hidden_states(context: Context, sessions: list[Any], tmp_path: Path) -> None:
