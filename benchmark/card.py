@@ -38,14 +38,22 @@ def card_of_artifact(training: Training, info: DatasetInfo) -> str:
     )
 
 
+def _real_time(record: RunRecord) -> str:
+    """Say whether it runs in real time."""
+    if record.causal:
+        return "It is causal."
+    if record.look_ahead_s is None:
+        return "It sees the whole block of the future and cannot run in real time."
+    return f"It runs in real time, up to {record.look_ahead_s:g} s late."
+
+
 def card_of_run(training: Training, record: RunRecord, info: DatasetInfo) -> str:
     """Write the card of a decoder that was fitted to a session."""
     other = [name for name in record.training_sessions if name != record.session]
-    look_ahead = "the whole block" if record.look_ahead_s is None else f"{record.look_ahead_s:g} s"
     latency = record.latency
     lines = [
         f"`{training.model}` fitted to session {record.session} of {record.dataset}, seed {record.seed}. "
-        + ("It is causal." if record.causal else f"It sees {look_ahead} of the future."),
+        + _real_time(record),
         "",
         "| on the test blocks of that session | |",
         "|---|---|",

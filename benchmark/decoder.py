@@ -157,10 +157,6 @@ class Stream(ABC):
     def step(self, frame: np.ndarray) -> np.ndarray:
         """Take one normalised (C, F) frame and return a (D,) normalised prediction; NaN in the first ``delay``."""
 
-    def decode(self, frames: Iterable[np.ndarray]) -> np.ndarray:
-        """Step through (C, F) frames and return the (T - delay, D) predictions: of all frames but the last ones."""
-        return np.stack([self.step(frame) for frame in frames])[self.delay :]
-
 
 class Decoder(ABC):
     """Base class of every decoder.
@@ -258,6 +254,27 @@ class Decoder(ABC):
         """Start a stream. All but decoders of the whole record implement this; it must equal `predict`."""
         kind = "has not implemented" if self.streams else "needs the whole record and cannot have"
         raise RealmbenchError(f"{type(self).__name__} {kind} a stream")
+
+    def streamed(self, frames: Iterable[np.ndarray], session: Session) -> np.ndarray:
+        """Step a stream through (C, F) frames; return the (T - delay, D) predictions: of all but the last frames.
+
+        Raises
+        ------
+        RealmbenchError : the stream lags by more than the declared look-ahead, its first ``delay`` steps, which are of
+            no frame, say something, or there are no more frames than that.
+        """
+        running, name = self.stream(session), type(self).__name__
+        if running.delay > self.look_ahead_s * session.rate + 1e-6:
+            raise RealmbenchError(
+                f"the stream of {name} lags by {running.delay / session.rate:g} s, more than its declared look-ahead "
+                f"of {self.look_ahead_s:g} s"
+            )
+        outputs = np.stack([running.step(frame) for frame in frames])
+        if len(outputs) <= running.delay:
+            raise RealmbenchError(f"{len(outputs)} frames are too few for the stream of {name}: {running.delay} late")
+        if not np.isnan(outputs[: running.delay]).all():
+            raise RealmbenchError(f"the first {running.delay} steps of {name}'s stream are of no frame and must be NaN")
+        return outputs[running.delay :]
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:

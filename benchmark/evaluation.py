@@ -74,12 +74,12 @@ def check_stream(decoder: Decoder, prepared: Prepared) -> None:
 
     Raises
     ------
-    RealmbenchError : stream and prediction differ.
+    RealmbenchError : stream and prediction differ, or the stream is later than declared (`Decoder.streamed`).
     """
     data, block = prepared.data, prepared.test[0]
     expected = np.asarray(decoder.predict(block.x, data))
-    running = decoder.stream(data)
-    stepped = running.decode(block.x[: STREAM_CHECK_FRAMES + running.delay])
+    waiting = int(np.ceil(decoder.look_ahead_s * data.rate))
+    stepped = decoder.streamed(block.x[: STREAM_CHECK_FRAMES + waiting], data)
     difference = float(np.abs(stepped - expected[: len(stepped)]).max())
     if not difference <= STREAM_TOLERANCE:
         declared = "causal" if decoder.causal else f"to wait for {decoder.look_ahead_s:g} s of the future"

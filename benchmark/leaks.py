@@ -98,11 +98,17 @@ def future_reach(
     return Reach(change, seconds)
 
 
-def length_change(run: Pipeline, raw: np.ndarray, lengths: Sequence[int]) -> float:
-    """Return how much predictions change when the record ends earlier, after ``lengths`` raw samples."""
+def length_change(run: Pipeline, raw: np.ndarray, lengths: Sequence[int], look_ahead: int = 0) -> float:
+    """Return how much predictions change when the record ends earlier, after ``lengths`` raw samples.
+
+    Parameters
+    ----------
+    look_ahead : frames of future that predictions wait for; the last ones, which lack theirs, are left out.
+    """
     whole = run(raw)
     parts = [run(raw[:length]) for length in lengths]
-    return max(float(largest_change(whole[: len(part)], part)) for part in parts)
+    complete = [part[: len(part) - look_ahead] for part in parts]
+    return max(float(largest_change(whole[: len(part)], part)) for part in complete)
 
 
 def chunk_change(
@@ -127,7 +133,7 @@ def chunk_change(
                 yield session.normaliser.input(frame, session.mask)
             start = stop
 
-    predictions = decoder.stream(session).decode(frames())
+    predictions = decoder.streamed(frames(), session)
     whole = pipeline(decoder, session, front_end, sampling_rate)(raw)
     return float(largest_change(whole[: len(predictions)], predictions))
 

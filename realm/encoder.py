@@ -190,7 +190,7 @@ class RealmEncoder(nn.Module):
 
         Raises
         ------
-        RealmbenchError : the encoder needs the future.
+        RealmbenchError : the encoder looks both ways.
         """
         if not self.config.causal:
             raise RealmbenchError("an encoder that needs all of the future cannot stream")
@@ -202,6 +202,8 @@ class RealmEncoder(nn.Module):
         self, frame: torch.Tensor, mask: torch.Tensor, state: EncoderState, beside: torch.Tensor | float = 0.0
     ) -> tuple[torch.Tensor, EncoderState]:
         """Take one (B, C, F) frame, return the (B, d) hidden state of that ``look_ahead`` before, carry the memory on.
+
+        The first ``look_ahead`` are of no frame.
 
         Parameters
         ----------
@@ -248,6 +250,11 @@ class SteppedNetwork(nn.Module, Generic[State]):
     encoder: RealmEncoder
     head: nn.Linear
 
+    @property
+    def look_ahead(self) -> int:
+        """Frames by which `step` answers late."""
+        return self.encoder.config.look_ahead
+
     def start(self, batch: int) -> State:
         """Return the memory of the parts before anything was seen."""
         raise NotImplementedError
@@ -272,7 +279,7 @@ class SteppedNetwork(nn.Module, Generic[State]):
     def initial_state(self, batch: int) -> State | LateState:
         """Return the memory of a stream that has seen nothing."""
         state = self.start(batch)
-        return LateState(state, ()) if self.encoder.config.look_ahead else state
+        return LateState(state, ()) if self.look_ahead else state
 
     def step(
         self, frame: torch.Tensor, mask: torch.Tensor, state: State | LateState
@@ -285,7 +292,7 @@ class SteppedNetwork(nn.Module, Generic[State]):
             return self.answer(*self.advance(frame, mask, state))
         hidden, beside, inner = self.advance(frame, mask, state.state)
         first, *waiting = (*state.beside, beside)
-        if len(waiting) < self.encoder.config.look_ahead:
+        if len(waiting) < self.look_ahead:
             nothing = hidden.new_full((len(hidden), self.head.out_features), torch.nan)
             return nothing, LateState(inner, (first, *waiting))
         output, inner = self.answer(hidden, first, inner)

@@ -13,9 +13,10 @@ from realmbench.artifact import ArtifactStore
 from realmbench.baselines.recurrent import Gru
 from realmbench.baselines.steady import SteadyGru
 from realmbench.decoder import Context
+from realmbench.realm.ahead import RealmAhead
 from realmbench.realm.decoders import RealmPooled
 from realmbench.realm.steady_control import RealmPooledSteady
-from realmbench.steady import LEAST_VARIANCE, SteadyNormaliser, exponential_mean, steadied, steadied_frames
+from realmbench.steady import LEAST_VARIANCE, SteadyInput, SteadyNormaliser, exponential_mean, steadied, steadied_frames
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 300])
@@ -99,6 +100,17 @@ def test_decoder_behind_the_normaliser_is_the_decoder_of_steadied_frames(tmp_pat
     stream = behind.stream(session)
     np.testing.assert_allclose([stream.step(frame) for frame in x], expected, atol=1e-5)
     assert np.abs(plain.predict(x, session) - expected).max() > 1e-3  # the normaliser does something
+
+
+def test_delay_passes_through_the_normaliser(session_maker: Any) -> None:
+    class SteadyAhead(SteadyInput, RealmAhead):
+        """A student with a delay behind the normaliser."""
+
+    session, decoder = session_maker(), SteadyAhead("tiny")
+    decoder.network = decoder.build(session).eval()
+    x = session.validation[0].x
+    assert decoder.stream(session).delay == 5
+    np.testing.assert_allclose(decoder.streamed(x, session), decoder.predict(x, session)[:-5], atol=1e-5)
 
 
 def test_artifacts_of_steadied_frames_are_others(tmp_path: Path, session_maker: Any) -> None:

@@ -193,18 +193,15 @@ def stream_equals_predict(c: Candidate) -> str:
             raise NotApplicable("refuses to stream, as it should") from None
         raise Failed("a decoder of the whole record must refuse to stream")
     x = c.frames(c.stream_frames)
-    running = c.decoder.stream(c.session)
-    delay_s = running.delay / c.session.rate
-    if delay_s > c.decoder.look_ahead_s + 1e-6:
-        raise Failed(f"its stream lags by {delay_s:g} s, its declared look-ahead is {c.decoder.look_ahead_s:g} s")
-    early = [running.step(frame) for frame in x[: running.delay]]
-    if not np.isnan(early).all():
-        raise Failed(f"its first {running.delay} predictions are of no frame and must be NaN")
-    stepped = np.stack([running.step(frame) for frame in x[running.delay :]])
+    try:
+        stepped = c.decoder.streamed(x, c.session)
+    except RealmbenchError as error:
+        raise Failed(str(error)) from None
     change = float(leaks.largest_change(stepped, c.decoder.predict(x, c.session)[: len(stepped)]))
     if change > STREAM_TOLERANCE:
         raise Failed(f"stream and predict differ by {change:.2g} deviations of the target")
-    late = f", {delay_s:g} s late" if running.delay else ""
+    delay = len(x) - len(stepped)
+    late = f", {delay / c.session.rate:g} s late" if delay else ""
     return f"{change:.1g} over {c.stream_frames:,} frames{late}"
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Decoder, FlopCount, ParameterCount, Stream
+from realmbench.errors import RealmbenchError
 from realmbench.seeds import stream_seed
 from realmbench.session import Session, SessionData
 
@@ -30,8 +31,9 @@ FILLING_FRAMES, COUNTED_FRAMES = 500, 3000
 class NetworkDecoder(Decoder):
     """A decoder whose fitted part is one `torch.nn.Module`.
 
-    The network maps (B, T, C, F) frames and a (B, C) channel mask to (B, T, D). A causal one also has
-    ``initial_state(batch)`` and ``step(frame (B, C, F), mask, state) -> ((B, D), state)``.
+    The network maps (B, T, C, F) frames and a (B, C) channel mask to (B, T, D). Unless it needs the whole
+    record it also has ``initial_state(batch)`` and ``step(frame (B, C, F), mask, state) -> ((B, D), state)``; one that
+    waits for ``look_ahead`` frames (an attribute; 0 where there is none) answers so many steps late, at first with NaN.
     """
 
     TrainOptions: ClassVar[type[BaseModel]] = loop.TrainOptions
@@ -67,7 +69,10 @@ class NetworkDecoder(Decoder):
     def stream(self, session: Session) -> Stream:
         if not self.streams:
             return super().stream(session)
-        return NetworkStream(self.fitted(self.network), session.mask, round(self.look_ahead_s * session.rate))
+        network = self.fitted(self.network)
+        if not hasattr(network, "step"):
+            raise RealmbenchError(f"{type(network).__name__} needs initial_state and step to stream")
+        return NetworkStream(network, session.mask)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return module_arrays(self.fitted(self.network))
@@ -87,7 +92,7 @@ class NetworkDecoder(Decoder):
         if self.streams:
             running = self.stream(session)
             frame = np.zeros((session.channels, session.features), np.float32)
-            for _ in range(FILLING_FRAMES):
+            for _ in range(FILLING_FRAMES + running.delay):
                 running.step(frame)  # attention costs its full price once its window is full
             return count_flops(lambda: running.step(frame))
         frames = np.zeros((COUNTED_FRAMES, session.channels, session.features), np.float32)
@@ -95,10 +100,10 @@ class NetworkDecoder(Decoder):
 
 
 class NetworkStream(Stream):
-    """Steps a network frame by frame; one with a look-ahead answers ``delay`` frames late, and with NaN at first."""
+    """Steps a network frame by frame."""
 
-    def __init__(self, network: Any, mask: np.ndarray, delay: int = 0) -> None:
-        self.delay = delay
+    def __init__(self, network: Any, mask: np.ndarray) -> None:
+        self.delay = getattr(network, "look_ahead", 0)
         self._network = network
         self._device = next(network.parameters()).device
         self._mask = torch.from_numpy(mask).to(self._device)[None]

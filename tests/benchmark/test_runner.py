@@ -20,7 +20,7 @@ from realmbench.runner import Events, FailedRunsError, SessionBank, run
 BROKEN = """
 import numpy as np
 from realmbench.baselines.mean import Mean
-from realmbench.baselines.wiener import WienerSmoother
+from realmbench.decoder import Stream
 
 class Broken(Mean):
     "Fails on one session."
@@ -39,10 +39,28 @@ class Liar(Mean):
     def predict(self, x, session):
         return np.roll(x[:, :2, 0], -25, axis=0)
 
-class LateLiar(WienerSmoother):
-    "Waits for 0.42 s of the future and predicts from half a second of it."
-    def predict(self, x, session):
-        return np.roll(x[:, :2, 0], -25, axis=0)
+class Late(Stream):
+    delay = 25
+    def __init__(self): self.seen = 0
+    def step(self, frame):
+        self.seen += 1
+        return frame[:2, 0] if self.seen > self.delay else np.full(2, np.nan)
+
+class Waits(Mean):
+    "Says that it is causal; stream and predictions agree, half a second late."
+    def stream(self, session): return Late()
+    def predict(self, x, session): return np.concatenate([x[25:, :2, 0], np.zeros((25, 2))])[: len(x)]
+
+class WaitsLonger(Waits):
+    "Waits half a second where it declares a tenth."
+    causal, look_ahead_s = False, 0.1
+
+class WaitsAsDeclared(Waits):
+    causal, look_ahead_s = False, 0.5
+
+class SeesMore(WaitsAsDeclared):
+    "Waits as it declares, and predicts from more."
+    def predict(self, x, session): return np.concatenate([x[26:, :2, 0], np.zeros((26, 2))])[: len(x)]
 
 class Bands(Mean):
     "Takes bands alone."
@@ -182,8 +200,16 @@ def test_what_waits_for_a_little_of_the_future_is_timed_as_it_runs(toy: Dataset,
 def test_causal_in_name_only_is_caught(toy: Dataset, tmp_path: Path, broken: Path) -> None:
     with pytest.raises(RealmbenchError, match="declared causal, but its stream differs from predict"):
         execute(toy, tmp_path, model=f"{broken}:Liar")
-    with pytest.raises(RealmbenchError, match=r"declared to wait for 0\.42 s of the future, but its stream differs"):
-        execute(toy, tmp_path, model=f"{broken}:LateLiar")
+
+
+def test_what_waits_longer_than_declared_is_caught(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+    for name, declared in (("Waits", "0"), ("WaitsLonger", "0.1")):
+        message = f"the stream of {name} lags by 0.5 s, more than its declared look-ahead of {declared} s"
+        with pytest.raises(RealmbenchError, match=message):
+            execute(toy, tmp_path, model=f"{broken}:{name}")
+    assert execute(toy, tmp_path, model=f"{broken}:WaitsAsDeclared")[0].look_ahead_s == 0.5
+    with pytest.raises(RealmbenchError, match=r"declared to wait for 0\.5 s of the future, but its stream differs"):
+        execute(toy, tmp_path, model=f"{broken}:SeesMore")
 
 
 @pytest.mark.parametrize(

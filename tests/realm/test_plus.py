@@ -105,9 +105,8 @@ def test_delay_shifts_the_network_but_not_what_the_read_in_says_at_once(
     held_out = session_maker()
     trained.adapt(held_out, context, trained.pretrain(sessions, context))
     frames = held_out.validation[0].x
-    running = trained.stream(held_out)
-    assert running.delay == 5
-    np.testing.assert_allclose(running.decode(frames), trained.predict(frames, held_out)[:-5], atol=1e-5)
+    assert trained.stream(held_out).delay == 5
+    np.testing.assert_allclose(trained.streamed(frames, held_out), trained.predict(frames, held_out)[:-5], atol=1e-5)
 
 
 def test_loss_by_hand(sessions: list[Any]) -> None:

@@ -99,8 +99,10 @@ def test_delayed_network_streams_from_its_checkpoint(
     decoder.export(tmp_path / "fitted", held_out, "bands50")
     model = loaded_by.from_pretrained(tmp_path / "fitted").eval()
     x = held_out.validation[0].x
-    running = NetworkStream(model.network, model.decoded_session().mask, delay=5)
-    np.testing.assert_allclose(running.decode(x), decoder.predict(x, held_out)[:-5], atol=1e-5)
+    running = NetworkStream(model.network, model.decoded_session().mask)
+    assert running.delay == 5
+    streamed = [running.step(frame) for frame in x][5:]
+    np.testing.assert_allclose(streamed, decoder.predict(x, held_out)[:-5], atol=1e-5)
 
 
 def test_teacher_gives_its_hidden_states(context: Context, sessions: list[Any], tmp_path: Path) -> None:
