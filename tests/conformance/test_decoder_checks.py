@@ -153,9 +153,8 @@ def test_look_ahead_is_held_to_what_is_declared(tmp_path: Path) -> None:
     assert "frames, 0.04 s late" in str(report)
     assert "future replaced by noise" in failed(check(tmp_path, LATE.format(declared=0.02)))
     # Honest predictions, from a stream that keeps them back.
-    kept = LATE.replace("    def predict", "    def _unused").format(declared=0.02).replace("False", "True")
-    kept = kept.replace("look_ahead_s = 0.02", "look_ahead_s = 0.0")
-    report = check(tmp_path, kept)
+    kept = LATE.replace("def predict", "def _unused").replace("False", "True")
+    report = check(tmp_path, kept.format(declared=0.0))
     assert failed(report) == {"stream equals predict", "live chunks"}
     assert "the stream of Candidate lags by 0.04 s, more than its declared look-ahead of 0 s" in str(report)
 
