@@ -341,7 +341,7 @@ def _fitted(
         model,
         loss,
         score,
-        window_sampler(sessions, options, context.seed, kind, context.device),
+        window_sampler(sessions, options, context, kind),
         options,
         stream_seed(context.seed, kind, "dropout and masks"),
         context.checkpoint(kind, config, sessions),

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field
 
 from realmbench.decoder import DEFAULT_PRESET
+from realmbench.errors import OptionError
 from realmbench.options import whole_frames
 from realmbench.session import Session
 
-from .decoders import RealmBase, RealmStudent
+from .base import RealmBase
+from .decoders import RealmStudent
 from .encoder import EncoderConfig
 from .options import NetworkOptions, StudentOptions
 
@@ -40,6 +42,13 @@ class Delayed(RealmBase):
         train: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(preset, options, train)
+        for stage in ("student", "finetune"):
+            window_s = getattr(self.train_options, stage).window_s
+            if self.options.look_ahead_s >= window_s:
+                raise OptionError(
+                    f"decoder.look_ahead_s={self.options.look_ahead_s:g} is not shorter than the training windows: "
+                    f"train.{stage}.window_s={window_s:g}"
+                )
         self.look_ahead_s = self.options.look_ahead_s  # type: ignore[misc]  # the class declares the default
 
     def encoder_config(self, session: Session, causal: bool | None = None, **changes: Any) -> EncoderConfig:

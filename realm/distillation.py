@@ -186,7 +186,7 @@ def _train(
         student,
         loss,
         _score(student, teacher, weights, sessions if selection is None else selection, context.device, watch),
-        window_sampler(sessions, options, context.seed, "realm-student", context.device),
+        window_sampler(sessions, options, context, "realm-student"),
         options,
         stream_seed(context.seed, "realm-student", "dropout"),
         context.checkpoint(kind, full, sessions, SOURCES),

@@ -139,6 +139,10 @@ class RealmStudentMixed(_Guessing):
     Options: ClassVar[type[BaseModel]] = MixedOptions
     options: MixedOptions
 
+    def idle_options(self) -> dict[str, str]:
+        idle = super().idle_options()
+        return idle if self.options.guess_s else {**idle, "decoder.rounds": "decoder.guess_s=0 leaves guesses out"}
+
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Fit the read-in and fine-tune, to mixed targets; by those that validate it never ends below its start."""
         steady = self.fit_to_guesses(session, context, artifact)

@@ -338,7 +338,7 @@ def learn(
         network,
         loss or (lambda batch: nn.functional.mse_loss(_predict(network, batch), batch.y)),
         validation_r2(network, sessions, context.device, watch),
-        window_sampler(sessions, options, context.seed, stage, context.device),
+        window_sampler(sessions, options, context, stage),
         options,
         stream_seed(context.seed, stage, "dropout"),
         checkpoint,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +20,8 @@ from realmbench.training.loop import TrainOptions, best_score
 from realmbench.training.masking import MaskingOptions
 from realmbench.training.network_decoder import conclude, load_arrays_into
 
-from .decoders import RealmBase, RealmStudent, RealmTeacher
+from .base import RealmBase
+from .decoders import RealmStudent, RealmTeacher
 from .encoder import EncoderConfig
 from .options import NetworkOptions, TeacherTrainOptions
 from .plus import (
@@ -98,15 +101,20 @@ class _Plus(RealmBase):
 
     @property
     def zero_shot(self) -> bool:
-        """With a silent read-in."""
-        return True
+        """With a silent read-in, where the task has been learnt before."""
+        return self.task_updates > 0
+
+    @property
+    @abstractmethod
+    def task_updates(self) -> int:
+        """With how many updates its own network learns the task on the pretraining sessions."""
 
     def idle_options(self) -> dict[str, str]:
         idle = super().idle_options()
         if not self.options.read_in.horizons_s:
             names = ("decoder.read_in.parts", "decoder.read_in.few_s")
             idle |= dict.fromkeys(names, "decoder.read_in.horizons_s is empty: there is no read-in")
-        return idle | self.idle_teacher_options(self.train_options.teacher.updates, self.options.layers)
+        return idle | self.idle_teacher_options(self.train_options.teacher, self.options.layers)
 
     def sizes(self) -> Mapping[str, int]:
         """There is no published one."""
@@ -169,7 +177,7 @@ class _Plus(RealmBase):
                 return
             session = steadied(session, self.options.steady_s)
             network.units.meet(session, 0.0)
-            zero_shot = self._zero_shot_score(network, session, context)
+            zero_shot = self._zero_shot_score(network, session, context) if self.zero_shot else -math.inf
             network.units.meet(session, self._own_share(session))
             history = self.fine_tune(network, network.units.given(session), context, artifact)
             if best_score(history) < zero_shot:
@@ -189,8 +197,8 @@ class _Plus(RealmBase):
         stage = f"fine-tuning on {targets.name}"
         checkpoint = context.checkpoint(stage, {**self.identity, "start": artifact.hash}, [targets])
         finetune = self.train_options.finetune
-        result = learn(network, [fitted.session], finetune, context, stage, checkpoint, start_counts=True)
-        conclude(result, context, stage, start_counts=True)
+        result = learn(network, [fitted.session], finetune, context, stage, checkpoint, start_counts=self.zero_shot)
+        conclude(result, context, stage, start_counts=self.zero_shot)
         return result.history
 
     def _own_share(self, session: SessionData) -> float:
@@ -218,7 +226,13 @@ class RealmStudentPlus(_Plus):
         if not self.options.hand_down.from_teacher:
             names = ("decoder.masking.", "decoder.drop_path", "train.teacher.", "train.task.")
             idle |= dict.fromkeys(names, "hand_down.outputs=0 and hand_down.alignment=0 leave the teacher out")
+        elif self.options.hand_down.outputs and not self.train_options.task.updates:
+            idle["train.task.updates"] = "a teacher without the task has no outputs to hand down; hand_down.outputs=0"
         return idle
+
+    @property
+    def task_updates(self) -> int:
+        return self.train_options.student.updates
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         rehearsed, weights = self.rehearsed(sessions, context), self.options.hand_down
@@ -238,6 +252,10 @@ class RealmTeacherPlus(_Plus):
     TrainOptions: ClassVar[type[BaseModel]] = TaughtTrainOptions
     presets: ClassVar[Mapping[str, Preset]] = stage_presets("teacher", "task", "finetune")
     search_space: ClassVar[Mapping[str, SearchDimension]] = RealmTeacher.search_space
+
+    @property
+    def task_updates(self) -> int:
+        return self.train_options.task.updates
 
     def plus_config(self, session: Session) -> PlusConfig:
         return self.teacher_config(session)

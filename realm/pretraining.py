@@ -191,7 +191,7 @@ def _train(
         model,
         loss,
         score,
-        window_sampler(sessions, options, context.seed, "realm-teacher", context.device),
+        window_sampler(sessions, options, context, "realm-teacher"),
         options,
         stream_seed(context.seed, "realm-teacher", "dropout and masks"),
         context.checkpoint("realm-teacher", full, sessions, SOURCES),

@@ -201,7 +201,12 @@ def no_weights(session: Session, options: ReadInOptions) -> Weights:
 
 def apply_read_in(x: np.ndarray, weights: Weights) -> np.ndarray:
     """Map (T, C, F) frames to (T, K) outputs."""
-    return (x.reshape(len(x), -1) @ weights.weight.T + weights.offset).astype(np.float32)
+    return (_flat(x) @ weights.weight.T + weights.offset).astype(np.float32)
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    """Reshape (T, C, F) frames, of which there may be none, to (T, C * F)."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 class _Sums(NamedTuple):
@@ -248,7 +253,7 @@ def _stretches(session: SessionData, options: ReadInOptions) -> list[list[_Stret
 
 
 def _sums(frames: np.ndarray, targets: np.ndarray) -> _Sums:
-    x = frames.reshape(len(frames), -1)
+    x = _flat(frames)
     return _Sums(
         (x.T @ x).astype(np.float64),
         (x.T @ targets).astype(np.float64),

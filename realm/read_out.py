@@ -40,7 +40,8 @@ def fit_read_out(network: RealmNetwork, session: SessionData, context: Context) 
     for number, strength in enumerate(STRENGTHS):
         context.on_progress(f"read-out: ridge {strength:g}", number / (len(STRENGTHS) + 1))
         predicted = Ridge(alpha=strength).fit(*train).predict(validation[0])
-        scores.append(r2_for_selection(validation[1], predicted))
+        # scikit-learn drops the axis of a single output.
+        scores.append(r2_for_selection(validation[1], predicted.reshape(validation[1].shape)))
     x, y = (np.concatenate(parts) for parts in zip(train, validation))
     best = Ridge(alpha=STRENGTHS[int(np.argmax(scores))]).fit(x, y)
     with torch.no_grad():

@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from realmbench.decoder import Context
 from realmbench.errors import RealmbenchError
 from realmbench.files import write_whole
 from realmbench.seeds import stream
@@ -73,10 +74,18 @@ class FitResult(NamedTuple):
 
 
 def window_sampler(
-    sessions: Sequence[SessionData], options: TrainOptions, seed: int, stage: str, device: str
+    sessions: Sequence[SessionData], options: TrainOptions, context: Context, stage: str
 ) -> WindowSampler:
-    """Return the sampler of a training stage, drawing from the stage's own named stream."""
-    return WindowSampler(sessions, options.window_s, options.batch_size, stream(seed, stage, "windows"), device)
+    """Return the sampler of a training stage, drawing from the stage's own named stream; warn where windows are cut."""
+    generator = stream(context.seed, stage, "windows")
+    sampler = WindowSampler(sessions, options.window_s, options.batch_size, generator, context.device)
+    rate = sessions[0].rate
+    if sampler.window < round(options.window_s * rate):
+        context.warnings.append(
+            f"{stage}: windows of {sampler.window / rate:g} s instead of {options.window_s:g}, "
+            "which is longer than the shortest training segment"
+        )
+    return sampler
 
 
 def fit(

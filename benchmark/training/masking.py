@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class MaskingOptions(BaseModel):
@@ -26,6 +26,12 @@ class MaskingOptions(BaseModel):
     channel_dropout: float = Field(0.15, ge=0, lt=1)
     gain: float = Field(0.15, ge=0, lt=1)
     noise: float = Field(0.05, ge=0)
+
+    @model_validator(mode="after")
+    def _shortest_is_shortest(self) -> MaskingOptions:
+        if self.shortest_s > self.longest_s:
+            raise ValueError(f"shortest_s={self.shortest_s:g} is longer than longest_s={self.longest_s:g}")
+        return self
 
 
 def block_mask(

@@ -73,7 +73,7 @@ def train_on_sessions(
         network,
         lambda batch: nn.functional.mse_loss(predict(batch), batch.y),
         ValidationR2(sessions, predict, context.device),
-        window_sampler(sessions, options, context.seed, kind, context.device),
+        window_sampler(sessions, options, context, kind),
         options,
         stream_seed(context.seed, kind, "dropout"),
         context.checkpoint(kind, config, sessions),

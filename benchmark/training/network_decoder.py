@@ -142,7 +142,7 @@ def supervised(
         network,
         lambda batch: nn.functional.mse_loss(predict(batch), batch.y),
         ValidationR2(sessions, predict, context.device),
-        loop.window_sampler(sessions, options, context.seed, stage, context.device),
+        loop.window_sampler(sessions, options, context, stage),
         options,
         stream_seed(context.seed, stage, "dropout"),
         context.checkpoint(stage, config, sessions),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ STAGE = {"updates": 6, "evaluate_every": 3, "window_s": 1.0}
 
 
 def train(*stages: str, **changes: Any) -> dict[str, Any]:
-    return {f"{stage}.{key}": value for stage in stages for key, value in {**STAGE, **changes}.items()}
+    options = changes if changes.get("updates") == 0 else {**STAGE, **changes}
+    return {f"{stage}.{key}": value for stage in stages for key, value in options.items()}
 
 
 def kinds(context: Context) -> list[str]:
@@ -198,6 +200,51 @@ def test_read_out_is_ridge_on_eleven_stacked_states(context: Context, sessions: 
     assert decoder.parameters().trained == 2 * (11 * 32 + 1)
 
 
+@pytest.mark.parametrize("kind", [RealmStudent, RealmTeacher])
+def test_read_out_of_a_single_output(kind: Any, context: Context, sessions: list[Any], session_maker: Any) -> None:
+    """Targets of one axis, as speed on `open-field`: the head is scikit-learn's ridge there too."""
+
+    def one_axis(session: Any) -> Any:
+        train, validation = (
+            tuple(replace(segment, y=segment.y[:, :1]) for segment in part)
+            for part in (session.train, session.validation)
+        )
+        return replace(session, target_names=("speed",), train=train, validation=validation)
+
+    stages = train("teacher", "student") if kind is RealmStudent else train("teacher")
+    decoder = kind("tiny", {"adaptation": "ridge"}, stages)
+    session = one_axis(session_maker(name="held-out", seed=9))
+    decoder.adapt(session, context, decoder.pretrain([one_axis(each) for each in sessions], context))
+    segment = session.validation[0]
+    prediction = decoder.predict(segment.x, session)
+    assert prediction.shape == segment.y.shape
+    assert decoder.network.head.weight.shape == (1, 11 * 32)
+    # Refitted on these frames too, it must beat their mean.
+    scored = slice(segment.warm_up, None)
+    assert np.mean((prediction - segment.y)[scored] ** 2) < 0.9 * np.var(segment.y[scored])
+
+
+@pytest.mark.parametrize("kind", [RealmStudent, RealmPooled])
+def test_head_that_nothing_has_trained_is_not_scored_before_calibration(kind: Any) -> None:
+    assert kind("tiny").zero_shot
+    assert not kind("tiny", {}, {"student.updates": 0}).zero_shot
+
+
+def test_fresh_head_of_the_control_is_the_students(context: Context, sessions: list[Any], session_maker: Any) -> None:
+    """What a comparison of the two at one seed must not differ by."""
+    stages = train("student") | train("finetune", updates=0)
+    heads = []
+    for decoder in (
+        RealmStudent("tiny", {"fresh_head": True}, stages | train("teacher")),
+        RealmPooled("tiny", {"fresh_head": True}, stages),
+    ):
+        artifact = decoder.pretrain(sessions, context)
+        decoder.adapt(session_maker(name="held-out", seed=9), context, artifact)
+        heads.append(decoder.arrays()["head.weight"])
+        assert not np.array_equal(heads[-1], artifact.arrays["head.weight"])
+    np.testing.assert_array_equal(*heads)
+
+
 def test_options_of_fine_tuning_do_not_apply_to_the_read_out() -> None:
     with pytest.raises(OptionError, match=r"train\.finetune\.updates: decoder\.adaptation=ridge trains no network"):
         RealmStudent("tiny", {"adaptation": "ridge"}, {"finetune.updates": 5})
@@ -217,6 +264,11 @@ def test_options_of_fine_tuning_do_not_apply_to_the_read_out() -> None:
         (RealmStudent, {"drop_path": 0.1, "teacher_layers": 2}, {"teacher.updates": 0}, "drop_path: .*does not train"),
         (RealmStudent, {"masking.share": 0.5}, {"teacher.updates": 0}, "masking.share: .*leaves masked"),
         (RealmTeacher, {"masking.share": 0.5}, {"teacher.updates": 0}, "masking.share: .*leaves masked"),
+        (RealmTeacher, {}, {"teacher.warm_up_from": 0.3, "teacher.warm_up_share": 0}, "warm_up_from: .*has no warm-up"),
+        (RealmTeacher, {}, {"teacher.updates": 0, "teacher.window_s": 2}, "teacher.window_s: .*=0 trains nothing"),
+        (RealmTeacher, {"adaptation": "ridge", "dropout": 0.1}, {"teacher.updates": 0}, "dropout: nothing is trained"),
+        (RealmStudent, {"distillation.kind": "cka"}, {"student.updates": 0}, "distillation.kind: .*=0 distils nothing"),
+        (RealmPooled, {}, {"student.updates": 0, "student.patience": 9}, "student.patience: .*=0 trains nothing"),
         (
             RealmStudent,
             {"backbone": "gru", "memory_s": 2.0, "distillation.alignment": 0, "distillation.copy_tokenizer": False},
@@ -241,9 +293,9 @@ def test_fresh_head_and_no_skip_in_the_second_version(
     context: Context, sessions: list[Any], session_maker: Any
 ) -> None:
     small = {"variant": "paper", "energy_s": None}
-    none = train("teacher", "student", "finetune", updates=0)
+    stages = train("teacher", "finetune", updates=0) | train("student")
     for fresh in (False, True):
-        decoder = RealmStudent("tiny", {**small, "fresh_head": fresh}, none)
+        decoder = RealmStudent("tiny", {**small, "fresh_head": fresh}, stages)
         artifact = decoder.pretrain(sessions, context)
         decoder.adapt(session_maker(), context, artifact)
         arrays = decoder.arrays()

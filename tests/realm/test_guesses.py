@@ -146,13 +146,12 @@ def test_fine_tuning_never_ends_below_its_start_on_validation(
     if misleading:  # the training part says the opposite of validation: whatever is learnt from it is worse
         session = replace(session, train=tuple(replace(segment, y=-segment.y) for segment in session.train))
 
-    def trained(updates: int) -> RealmStudentMixed:
-        options = {**TRAIN, **FINETUNE, "finetune.learning_rate": 3e-3, "finetune.updates": updates}
-        decoder = RealmStudentMixed("tiny", {}, options)
+    def trained(options: dict[str, Any]) -> RealmStudentMixed:
+        decoder = RealmStudentMixed("tiny", {}, {**TRAIN, **options})
         decoder.adapt(session, context, artifact)
         return decoder
 
-    start, end = trained(0), trained(6)
+    start, end = trained({"finetune.updates": 0}), trained({**FINETUNE, "finetune.learning_rate": 3e-3})
     steady = steadied(session, 30.0)
     guess = guessed(adapted(session, context, artifact).plus_network, steady)
 
@@ -195,3 +194,9 @@ def test_options_that_need_labels_or_training_are_refused() -> None:
             RealmStudentUnlabelled("tiny", options, train)
     with pytest.raises(OptionError, match="stays in the units of the pretraining sessions"):
         RealmStudentMixed("tiny", {"target_prior_s": 5})
+
+
+def test_rounds_of_guesses_that_do_not_count_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"decoder\.rounds: decoder\.guess_s=0 leaves guesses out"):
+        RealmStudentMixed("tiny", {"guess_s": 0, "rounds": 1})
+    RealmStudentMixed("tiny", {"guess_s": 10, "rounds": 1})

@@ -169,6 +169,37 @@ def test_without_a_hand_down_no_teacher_is_trained(context: Context, sessions: l
         RealmStudentPlus("tiny", {"masking.share": 0.4}, {"teacher.updates": 0})
 
 
+def test_teacher_without_the_task_has_no_outputs_to_hand_down() -> None:
+    untaught = {"task.updates": 0}
+    with pytest.raises(OptionError, match=r"train\.task\.updates: .*has no outputs to hand down"):
+        RealmStudentPlus("tiny", {}, untaught)
+    RealmStudentPlus("tiny", {"hand_down.outputs": 0}, untaught)
+    assert not RealmTeacherPlus("tiny", {}, untaught).zero_shot
+
+
+def test_network_that_has_not_learnt_the_task_is_no_zero_shot_network(
+    context: Context, sessions: list[Any], session_maker: Any
+) -> None:
+    """What training leaves is kept, however it scores: before it there was noise."""
+    none = {"hand_down.outputs": 0, "hand_down.alignment": 0}
+    decoder = RealmStudentPlus("tiny", none, {**train("finetune"), "student.updates": 0})
+    assert not decoder.zero_shot
+    assert RealmStudentPlus("tiny", none).zero_shot
+    session = session_maker(name="held-out", seed=9)
+    session = replace(session, train=tuple(replace(segment, y=-segment.y) for segment in session.train))
+    artifact = decoder.pretrain(sessions, context)
+    decoder.adapt(session, context, artifact)
+    assert not np.array_equal(decoder.arrays()["head.weight"], artifact.arrays["head.weight"])
+    assert not any("zero-shot" in warning for warning in context.warnings)
+
+
+def test_delay_as_long_as_a_training_window_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"look_ahead_s=3 is not shorter than .* train\.student\.window_s=3"):
+        RealmStudentPlusAhead("tiny", {"look_ahead_s": 3.0})
+    with pytest.raises(OptionError, match=r"train\.finetune\.window_s=2"):
+        RealmStudentPlusAhead("tiny", {"look_ahead_s": 2.0}, {"finetune.window_s": 2.0})
+
+
 def test_without_horizons_there_is_no_read_in(context: Context, sessions: list[Any], session_maker: Any) -> None:
     """An ablation: the same network behind the same normaliser; what is left streams as it predicts."""
     decoder = RealmStudentPlus("tiny", {"read_in.horizons_s": []}, ALL)
@@ -264,7 +295,7 @@ def test_wrong_scale_of_a_few_seconds_does_not_reach_the_predictions(
     context: Context, sessions: list[Any], session_maker: Any
 ) -> None:
     """Nothing is trained on the session. Its seconds were of large movements by chance: three times the deviation."""
-    options = {**ALL, "finetune.updates": 0}
+    options = {**train("teacher", "task", "student"), "finetune.updates": 0}
     artifact = RealmStudentPlus("tiny", {}, options).pretrain(sessions, context)
     session = session_maker(name="held-out", seed=9)
     x = session.validation[0].x

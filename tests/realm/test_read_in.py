@@ -165,5 +165,22 @@ def test_no_sliver_is_left_to_learn_from(session_maker: Any) -> None:
     assert len(rehearsals(alone, replace_options(few_s=few_s))) == 2
 
 
+@pytest.mark.parametrize(
+    "changes", [{"horizons_s": (0.0, 3.0)}, {"parts": 60}, {"few_s": 0.1}, {"few_s": 0.5}, {"parts": 3000}]
+)
+def test_stretches_that_a_horizon_or_a_part_leaves_empty_teach_nothing(
+    session_maker: Any, changes: dict[str, Any]
+) -> None:
+    """A session of ten seconds, whose last stretch has no target three seconds ahead, or that has fewer frames."""
+    options = replace_options(**{"horizons_s": (-0.1, 0.0, 0.1, 0.2), "parts": 4, **changes})
+    session = session_maker(seconds=10.0)
+    session = replace(session, train=session.train[:1])
+    for rehearsed in rehearsals(session, options):
+        for segment in (*rehearsed.train, *rehearsed.validation):
+            assert np.isfinite(segment.privileged).all()
+    weights = fit_read_in(session, options).weights
+    assert weights.weight.any()
+
+
 def replace_options(**changes: Any) -> ReadInOptions:
     return OPTIONS.model_copy(update=changes)

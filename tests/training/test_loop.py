@@ -15,7 +15,7 @@ import realmbench.training.loop as loop_module
 from realmbench.decoder import Context
 from realmbench.errors import OptionError, RealmbenchError
 from realmbench.seeds import stream
-from realmbench.training.loop import FitResult, TrainOptions, best_score, fit
+from realmbench.training.loop import FitResult, TrainOptions, best_score, fit, window_sampler
 from realmbench.training.network_decoder import conclude
 from realmbench.training.windows import Batch, ValidationR2, WindowSampler
 
@@ -296,6 +296,16 @@ def test_windows_stay_inside_training_segments(session_maker: Any) -> None:
 
 def test_window_longer_than_a_segment_is_cut(session_maker: Any) -> None:
     assert WindowSampler([session_maker(seconds=3.0)], 60.0, 2, stream(0, "w"), "cpu").draw().x.shape[1] == 150
+
+
+def test_cut_windows_are_warned_of(session_maker: Any, context: Context) -> None:
+    session = session_maker(seconds=3.0)
+    assert window_sampler([session], OPTIONS, context, "fit").window == 100
+    assert context.warnings == []
+    long = OPTIONS.model_copy(update={"window_s": 12.0})
+    assert window_sampler([session], long, context, "fit").window == 150
+    [warning] = context.warnings
+    assert "fit: windows of 3 s instead of 12" in warning
 
 
 def test_validation_ignores_the_warm_up(session_maker: Any) -> None:

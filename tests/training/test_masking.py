@@ -50,3 +50,8 @@ def test_the_only_channel_is_never_silenced() -> None:
 def test_window_of_one_token_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be masked in part"):
         block_mask(1, 1, 50, MaskingOptions())
+
+
+def test_shortest_block_longer_than_the_longest_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"shortest_s=0\.8 is longer than longest_s=0\.5"):
+        MaskingOptions(shortest_s=0.8)
