@@ -71,6 +71,8 @@ def pretrain(
     if given is not None:
         _give(context.artifacts, given)
     artifact = pretrain_on(plan, fold, context, bank)
+    for warning in context.warnings:
+        events.note(warning)
     if unused := context.artifacts.given_in_vain():
         raise OptionError(f"{given} holds a {', '.join(unused)}, which {plan.model} does not learn from")
     training = _training(plan, bank, fold, None, seed, _chain(artifact.record, context.artifacts))

@@ -22,11 +22,11 @@ from .decoder import Decoder
 from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
 from .machine import device_description, git_commit, versions
 from .plan import Plan
-from .search import SearchDimension, space_as_json
+from .search import Choice, SearchDimension, space_as_json
 from .seeds import stable_hash, stream_seed
 from .tuning_record import SCORED, TuningRecord, TuningTrial, TuningUnit, read_tuning, tuning_path, write_tuning
 from .tuning_study import PRUNER, SAMPLER, Study, require_optuna
-from .tuning_trial import TrialRunner, fixed_options
+from .tuning_trial import TrialRunner, fixed_options, tried
 
 DEFAULT_SESSIONS = 4
 
@@ -142,7 +142,26 @@ def check_tunable(
         raise OptionError(f"tuning takes one seed, not {len(plan.request.seed_numbers)}")
     space = searched(plan, only)
     defaults = _options_by_name(plan.config, space, f"option in the search space of {plan.model}")
+    _refuse_what_every_trial_would(plan, space, defaults)
     return space, defaults, tuning_units(plan, dataset, budget.sessions)
+
+
+def _refuse_what_every_trial_would(
+    plan: Plan, space: Mapping[str, SearchDimension], defaults: Mapping[str, Any]
+) -> None:
+    """Refuse a searched option that the decoder refuses at every other value, as beside what the user fixed it may."""
+    for name, dimension in space.items():
+        tries = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+        refused: OptionError | None = None
+        for value in (value for value in tries if not dimension.same(value, defaults[name])):
+            try:
+                tried(plan, {name: value}).decoder()
+            except OptionError as error:
+                refused = error
+            else:
+                break
+        else:
+            raise OptionError(f"{name} cannot be searched: {refused}; name by --only what is to be searched")
 
 
 def tuning_units(plan: Plan, dataset: Dataset, sessions: int | None = None) -> list[TuningUnit]:

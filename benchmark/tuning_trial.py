@@ -29,6 +29,15 @@ def fixed_options(plan: Plan) -> dict[str, Any]:
     return {f"{prefix}.{name}": value for prefix, values in groups.items() for name, value in values.items()}
 
 
+def tried(plan: Plan, params: Mapping[str, Any]) -> Plan:
+    """Return the plan with these options, by their ``--set`` names, beside what the user fixed."""
+    groups: dict[str, dict[str, Any]] = {"decoder": {}, "train": {}}
+    for name, value in {**fixed_options(plan), **params}.items():
+        prefix, _, option = name.partition(".")
+        groups[prefix][option] = value
+    return replace(plan, request=replace(plan.request, options=groups["decoder"], train=groups["train"]))
+
+
 class TrialRunner:
     """Measures sets of options unit by unit until each is done, behind the others, failed, or out of time.
 
@@ -102,19 +111,14 @@ class TrialRunner:
         self, unit: TuningUnit, params: Mapping[str, Any], folder: Path, progress: Callable[[str, float], None]
     ) -> float:
         """Learn one unit with a fresh decoder and score it as a run would be, R2 (axis mean) on the test blocks."""
-        groups: dict[str, dict[str, Any]] = {"decoder": {}, "train": {}}
-        for name, value in {**fixed_options(self._plan), **params}.items():
-            prefix, _, option = name.partition(".")
-            groups[prefix][option] = value
-        request = replace(self._plan.request, options=groups["decoder"], train=groups["train"])
-        tried = replace(self._plan, request=request)
+        plan = tried(self._plan, params)
         context = replace(
-            self._plan.context(request.seed_numbers[0], progress),
+            plan.context(plan.request.seed_numbers[0], progress),
             artifacts=ArtifactStore(folder, self._plan.code, versions()),
         )
         artifact = None
         if unit.pretrain:
-            artifact = tried.decoder().pretrain([self._pretraining[name] for name in unit.pretrain], context)
-        decoder, session = tried.decoder(), self._held[unit.session]
+            artifact = plan.decoder().pretrain([self._pretraining[name] for name in unit.pretrain], context)
+        decoder, session = plan.decoder(), self._held[unit.session]
         decoder.adapt(session.data, context, artifact)
         return evaluate(decoder, session).metrics["r2_axis_mean"]

@@ -43,11 +43,12 @@ class Delayed(RealmBase):
     ) -> None:
         super().__init__(preset, options, train)
         for stage in ("student", "finetune"):
-            window_s = getattr(self.train_options, stage).window_s
-            if self.options.look_ahead_s >= window_s:
+            training = getattr(self.train_options, stage)
+            is_trained = training.updates and f"train.{stage}." not in self.idle_options()
+            if is_trained and self.options.look_ahead_s >= training.window_s:
                 raise OptionError(
                     f"decoder.look_ahead_s={self.options.look_ahead_s:g} is not shorter than the training windows: "
-                    f"train.{stage}.window_s={window_s:g}"
+                    f"train.{stage}.window_s={training.window_s:g}"
                 )
         self.look_ahead_s = self.options.look_ahead_s  # type: ignore[misc]  # the class declares the default
 

@@ -79,6 +79,11 @@ class _Guessing(RealmStudentPlus):
             idle["decoder.rounds"] = "decoder.read_in.horizons_s is empty: there is no read-in"
         return idle
 
+    @property
+    def rounds(self) -> int:
+        """How often the read-in is fitted to guesses; never where there is none."""
+        return self.options.rounds if self.options.read_in.horizons_s else 0
+
     def fit_to_guesses(self, session: SessionData, context: Context, artifact: Artifact | None) -> SessionData:
         """Take up the pretrained network and fit its read-in to its own outputs; no target is looked at.
 
@@ -91,8 +96,8 @@ class _Guessing(RealmStudentPlus):
             network = self.plus_network
             network.units.meet(session, 0.0)
             steady = steadied(session, self.options.steady_s)
-            for number in range(self.options.rounds if self.options.read_in.horizons_s else 0):
-                context.on_progress(f"guesses at {session.name}", number / self.options.rounds)
+            for number in range(self.rounds):
+                context.on_progress(f"guesses at {session.name}", number / self.rounds)
                 network.read_in.set(fit_read_in(guessed(network, steady), self.options.read_in).weights)
         return steady
 
@@ -142,6 +147,10 @@ class RealmStudentMixed(_Guessing):
     def idle_options(self) -> dict[str, str]:
         idle = super().idle_options()
         return idle if self.options.guess_s else {**idle, "decoder.rounds": "decoder.guess_s=0 leaves guesses out"}
+
+    @property
+    def rounds(self) -> int:
+        return super().rounds if self.options.guess_s else 0
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Fit the read-in and fine-tune, to mixed targets; by those that validate it never ends below its start."""

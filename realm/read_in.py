@@ -24,6 +24,7 @@ from scipy.linalg import cho_factor, cho_solve
 from torch import nn
 from torch.nn import functional
 
+from realmbench.errors import OptionError
 from realmbench.metrics import r2_for_selection
 from realmbench.options import whole_frames
 from realmbench.session import Segment, Session, SessionData
@@ -151,12 +152,19 @@ def rehearsals(session: SessionData, options: ReadInOptions) -> list[SessionData
 
     A network that has only met read-ins fitted to whole sessions would trust one that was fitted to seconds as much.
     Without a read-in there is nothing to rehearse.
+
+    Raises
+    ------
+    OptionError : ``few_s`` is less than a frame.
     """
     silent = with_read_in(session, no_weights(session, options))
     if not options.horizons_s:
         return [silent]
     whole = fit_read_in(session, options).session
-    few, rest = _first(session, round(options.few_s * session.rate))
+    frames = round(options.few_s * session.rate)
+    if not frames:
+        raise OptionError(f"decoder.read_in.few_s={options.few_s:g} is less than a frame at {session.rate} Hz")
+    few, rest = _first(session, frames)
     if not rest.train:
         return [silent, whole]
     return [silent, with_read_in(rest, fit_read_in(few, options).weights), whole]

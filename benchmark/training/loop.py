@@ -80,7 +80,7 @@ def window_sampler(
     generator = stream(context.seed, stage, "windows")
     sampler = WindowSampler(sessions, options.window_s, options.batch_size, generator, context.device)
     rate = sessions[0].rate
-    if sampler.window < round(options.window_s * rate):
+    if options.updates and sampler.window < round(options.window_s * rate):
         context.warnings.append(
             f"{stage}: windows of {sampler.window / rate:g} s instead of {options.window_s:g}, "
             "which is longer than the shortest training segment"

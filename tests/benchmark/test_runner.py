@@ -291,3 +291,13 @@ def test_honest_protocols_hand_no_held_out_session_to_pretraining(toy: Dataset, 
     records = run(replace(plan, protocol=leaky), toy, tmp_path, Events(), bank)
     assert records
     assert all(record.leaky for record in records)
+
+
+def test_pretraining_that_warns_is_heard_in_the_records_of_its_fold(toy: Dataset, tmp_path: Path) -> None:
+    """Where it was trained; from the store it is as it was."""
+    train = {"student.updates": 2, "student.window_s": 100.0, "finetune.updates": 0}
+    fold, *_ = make_plan(RunRequest(model="realm-pooled", preset="tiny", train=train), toy).folds
+    records = execute(toy, tmp_path, model="realm-pooled", train=train, sessions=list(fold.held_out))
+    assert records
+    for record in records:
+        assert any("instead of 100, which is longer than the shortest" in warning for warning in record.warnings)

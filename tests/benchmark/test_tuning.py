@@ -21,7 +21,7 @@ from realmbench.files import cache_dir
 from realmbench.plan import Plan, RunRequest, make_plan
 from realmbench.recording import Recording
 from realmbench.search import Range
-from realmbench.tuning import Budget, TuningEvents, tune, tuning_units, unfrozen
+from realmbench.tuning import Budget, TuningEvents, check_tunable, tune, tuning_units, unfrozen
 from realmbench.tuning_record import TuningRecord, TuningTrial, read_tuning, tuning_path, write_tuning
 
 MODELS = Path(__file__).parents[1] / "examples" / "tunable.py"
@@ -280,6 +280,11 @@ def test_what_cannot_be_tuned_is_refused(toy: Dataset, tmp_path: Path, monkeypat
         tune(planned("Gain", toy, options={"gain": 1.0}), toy, tmp_path, Budget())
     with pytest.raises(UnknownNameError, match=r"'decoder.gian'. Did you mean 'decoder.gain'"):
         tune(planned("Gain", toy), toy, tmp_path, Budget(), only=["decoder.gian"])
+    none = {"teacher.updates": 0}
+    untrained = make_plan(RunRequest(model="realm-teacher", preset="tiny", train=none), toy)
+    with pytest.raises(OptionError, match=r"teacher.learning_rate cannot be searched: .*=0 trains nothing.*--only"):
+        check_tunable(untrained, toy, Budget())
+    assert list(check_tunable(untrained, toy, Budget(), ["decoder.dropout"])[0]) == ["decoder.dropout"]
     for budget, message in (({"trials": 0}, "--trials 0"), ({"minutes": 0}, "--minutes 0"), ({"sessions": 0}, "--ses")):
         with pytest.raises(OptionError, match=message):
             Budget(**budget)

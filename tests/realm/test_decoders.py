@@ -202,7 +202,7 @@ def test_read_out_is_ridge_on_eleven_stacked_states(context: Context, sessions: 
 
 @pytest.mark.parametrize("kind", [RealmStudent, RealmTeacher])
 def test_read_out_of_a_single_output(kind: Any, context: Context, sessions: list[Any], session_maker: Any) -> None:
-    """Targets of one axis, as speed on `open-field`: the head is scikit-learn's ridge there too."""
+    """Targets of one axis, as speed on `open-field`."""
 
     def one_axis(session: Any) -> Any:
         train, validation = (

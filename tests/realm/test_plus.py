@@ -12,6 +12,7 @@ import torch
 from realmbench.artifact import ArtifactStore
 from realmbench.decoder import Context
 from realmbench.errors import OptionError
+from realmbench.realm.ahead import RealmAhead
 from realmbench.realm.decoders import RealmStudent
 from realmbench.realm.plus import (
     HandDownOptions,
@@ -173,16 +174,17 @@ def test_teacher_without_the_task_has_no_outputs_to_hand_down() -> None:
     untaught = {"task.updates": 0}
     with pytest.raises(OptionError, match=r"train\.task\.updates: .*has no outputs to hand down"):
         RealmStudentPlus("tiny", {}, untaught)
-    RealmStudentPlus("tiny", {"hand_down.outputs": 0}, untaught)
+    RealmStudentPlus("tiny", {"hand_down.outputs": 0}, untaught)  # it hands its representation down
     assert not RealmTeacherPlus("tiny", {}, untaught).zero_shot
 
 
 def test_network_that_has_not_learnt_the_task_is_no_zero_shot_network(
-    context: Context, sessions: list[Any], session_maker: Any
+    context: Context, sessions: list[Any], session_maker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What training leaves is kept, however it scores: before it there was noise."""
+    """What training leaves is kept, though it is worse than the noise before it, and were that noise perfect."""
+    monkeypatch.setattr(RealmStudentPlus, "_zero_shot_score", lambda *_: 1.0)
     none = {"hand_down.outputs": 0, "hand_down.alignment": 0}
-    decoder = RealmStudentPlus("tiny", none, {**train("finetune"), "student.updates": 0})
+    decoder = RealmStudentPlus("tiny", none, {**train("finetune", learning_rate=0.3), "student.updates": 0})
     assert not decoder.zero_shot
     assert RealmStudentPlus("tiny", none).zero_shot
     session = session_maker(name="held-out", seed=9)
@@ -198,6 +200,9 @@ def test_delay_as_long_as_a_training_window_is_refused() -> None:
         RealmStudentPlusAhead("tiny", {"look_ahead_s": 3.0})
     with pytest.raises(OptionError, match=r"train\.finetune\.window_s=2"):
         RealmStudentPlusAhead("tiny", {"look_ahead_s": 2.0}, {"finetune.window_s": 2.0})
+    # Windows that no stage draws are none.
+    RealmStudentPlusAhead("tiny", {"look_ahead_s": 3.0}, {"student.window_s": 6.0, "finetune.updates": 0})
+    RealmAhead("tiny", {"look_ahead_s": 3.0, "adaptation": "ridge"}, {"student.window_s": 6.0})
 
 
 def test_without_horizons_there_is_no_read_in(context: Context, sessions: list[Any], session_maker: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from realmbench.errors import OptionError
 from realmbench.metrics import r2_axis_mean
 from realmbench.realm.read_in import (
     STRENGTHS,
@@ -154,6 +155,11 @@ def test_session_of_seconds_has_no_rehearsal_of_seconds(session_maker: Any) -> N
     assert len(rehearsals(session_maker(seconds=5.0), replace_options(few_s=500.0))) == 2
 
 
+def test_rehearsal_of_less_than_a_frame_is_refused(session_maker: Any) -> None:
+    with pytest.raises(OptionError, match=r"few_s=0\.005 is less than a frame at 50 Hz"):
+        rehearsals(session_maker(), replace_options(few_s=0.005))
+
+
 def test_no_sliver_is_left_to_learn_from(session_maker: Any) -> None:
     """All training windows are as short as the shortest segment."""
     session = session_maker(seconds=20.0)
@@ -165,13 +171,11 @@ def test_no_sliver_is_left_to_learn_from(session_maker: Any) -> None:
     assert len(rehearsals(alone, replace_options(few_s=few_s))) == 2
 
 
-@pytest.mark.parametrize(
-    "changes", [{"horizons_s": (0.0, 3.0)}, {"parts": 60}, {"few_s": 0.1}, {"few_s": 0.5}, {"parts": 3000}]
-)
+@pytest.mark.parametrize("changes", [{"horizons_s": (0.0, 3.0)}, {"parts": 60}, {"few_s": 0.1}, {"few_s": 0.5}])
 def test_stretches_that_a_horizon_or_a_part_leaves_empty_teach_nothing(
     session_maker: Any, changes: dict[str, Any]
 ) -> None:
-    """A session of ten seconds, whose last stretch has no target three seconds ahead, or that has fewer frames."""
+    """A session of ten seconds, whose last stretch has no target three seconds ahead, or stretches of few frames."""
     options = replace_options(**{"horizons_s": (-0.1, 0.0, 0.1, 0.2), "parts": 4, **changes})
     session = session_maker(seconds=10.0)
     session = replace(session, train=session.train[:1])

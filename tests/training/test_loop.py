@@ -306,6 +306,8 @@ def test_cut_windows_are_warned_of(session_maker: Any, context: Context) -> None
     assert window_sampler([session], long, context, "fit").window == 150
     [warning] = context.warnings
     assert "fit: windows of 3 s instead of 12" in warning
+    window_sampler([session], long.model_copy(update={"updates": 0}), context, "fit")
+    assert context.warnings == [warning]
 
 
 def test_validation_ignores_the_warm_up(session_maker: Any) -> None:
