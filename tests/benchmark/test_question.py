@@ -137,6 +137,6 @@ def test_a_method_is_its_model_and_exactly_these_settings(toy: Dataset, tmp_path
 
 def test_every_suite_that_comes_along_asks_of_what_it_runs() -> None:
     asked = {name: read_suite(name).questions for name in built_in_suites()}
-    assert [question.comparisons for question in asked["cohort-v1"]] == [8, 2, 8]
+    assert [question.comparisons for question in asked["cohort-v1"]] == [8, 2, 8, 4]
     assert all(read_suite(name).asked() for name, questions in asked.items() if questions)
     assert all(isinstance(question, Question) for questions in asked.values() for question in questions)
