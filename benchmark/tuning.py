@@ -152,16 +152,18 @@ def _refuse_what_every_trial_would(
     """Refuse a searched option that the decoder refuses at every other value, as beside what the user fixed it may."""
     for name, dimension in space.items():
         tries = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
-        refused: OptionError | None = None
-        for value in (value for value in tries if not dimension.same(value, defaults[name])):
-            try:
-                tried(plan, {name: value}).decoder()
-            except OptionError as error:
-                refused = error
-            else:
-                break
-        else:
-            raise OptionError(f"{name} cannot be searched: {refused}; name by --only what is to be searched")
+        refusals = [_refusal(plan, {name: value}) for value in tries if not dimension.same(value, defaults[name])]
+        if all(refusals):
+            raise OptionError(f"{name} cannot be searched: {refusals[-1]}; name by --only what is to be searched")
+
+
+def _refusal(plan: Plan, params: Mapping[str, Any]) -> OptionError | None:
+    """Return why the decoder refuses these options, or None where it takes them."""
+    try:
+        tried(plan, params).decoder()
+    except OptionError as error:
+        return error
+    return None
 
 
 def tuning_units(plan: Plan, dataset: Dataset, sessions: int | None = None) -> list[TuningUnit]:

@@ -12,7 +12,6 @@ import torch
 from realmbench.artifact import ArtifactStore
 from realmbench.decoder import Context
 from realmbench.errors import OptionError
-from realmbench.realm.ahead import RealmAhead
 from realmbench.realm.decoders import RealmStudent
 from realmbench.realm.plus import (
     HandDownOptions,
@@ -193,16 +192,6 @@ def test_network_that_has_not_learnt_the_task_is_no_zero_shot_network(
     decoder.adapt(session, context, artifact)
     assert not np.array_equal(decoder.arrays()["head.weight"], artifact.arrays["head.weight"])
     assert not any("zero-shot" in warning for warning in context.warnings)
-
-
-def test_delay_as_long_as_a_training_window_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"look_ahead_s=3 is not shorter than .* train\.student\.window_s=3"):
-        RealmStudentPlusAhead("tiny", {"look_ahead_s": 3.0})
-    with pytest.raises(OptionError, match=r"train\.finetune\.window_s=2"):
-        RealmStudentPlusAhead("tiny", {"look_ahead_s": 2.0}, {"finetune.window_s": 2.0})
-    # Windows that no stage draws are none.
-    RealmStudentPlusAhead("tiny", {"look_ahead_s": 3.0}, {"student.window_s": 6.0, "finetune.updates": 0})
-    RealmAhead("tiny", {"look_ahead_s": 3.0, "adaptation": "ridge"}, {"student.window_s": 6.0})
 
 
 def test_without_horizons_there_is_no_read_in(context: Context, sessions: list[Any], session_maker: Any) -> None:
