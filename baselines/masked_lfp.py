@@ -151,12 +151,10 @@ class MaskedLfp(NetworkDecoder):
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         full = {"network": self.options.model_dump(), "train": self.train_options.pretrain.model_dump()}
-        return context.artifacts.get_or_build(
+        return context.artifact(
             "masked-lfp",
             full,
             sessions,
-            context.seed,
-            context.device,
             lambda: autoencode(
                 "masked-lfp",
                 lambda: self.encoder(sessions[0], len(sessions)),
@@ -218,12 +216,10 @@ class MaskedLfpDistilled(MaskedLfp):
 
         stage = self.train_options.teacher
         teacher_config = {"network": options.model_dump(), "train": stage.model_dump()}
-        teacher = context.artifacts.get_or_build(
+        teacher = context.artifact(
             "masked-spikes",
             teacher_config,
             spikes,
-            context.seed,
-            context.device,
             lambda: autoencode("masked-spikes", teacher_encoder, options, stage, spikes, context, teacher_config),
         )
         config = {"network": self.options.model_dump(), "train": self.train_options.pretrain.model_dump()}
@@ -234,9 +230,7 @@ class MaskedLfpDistilled(MaskedLfp):
             frozen.to(context.device).eval().requires_grad_(False)
             return self._distil(frozen, sessions, context, {**config, "teacher": teacher.hash})
 
-        return context.artifacts.get_or_build(
-            "masked-lfp-distilled", config, sessions, context.seed, context.device, build, parents=[teacher]
-        )
+        return context.artifact("masked-lfp-distilled", config, sessions, build, parents=[teacher])
 
     def _distil(
         self, teacher: PatchEncoder, sessions: Sequence[SessionData], context: Context, config: Mapping[str, Any]
@@ -306,7 +300,7 @@ def autoencode(
     result = _fitted(
         model,
         kind,
-        lambda batch: masked_error(batch.x, corrupt(batch.x, options.masking), batch),
+        lambda batch: masked_error(batch.x, corrupt(batch.x, batch.mask, options.masking), batch),
         validation_error,
         train,
         sessions,

@@ -69,7 +69,7 @@ class TaughtDecoder(NetworkDecoder):
             output = partial(self.pretraining_output, network)
             return train_on_sessions(network, output, self.kind, options, sessions, context, config)
 
-        return context.artifacts.get_or_build(self.kind, config, sessions, context.seed, context.device, build)
+        return context.artifact(self.kind, config, sessions, build)
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:
         """Train the pretrained network on; on validation the result is never below it."""

@@ -43,12 +43,14 @@ class Trained:
     arrays, parameters : what was trained, and how many parameters it holds.
     history : of the training's scores and losses.
     earlier_seconds : spent before a kill from which the build resumed.
+    warnings : of the training.
     """
 
     arrays: Mapping[str, np.ndarray]
     parameters: int
     history: Sequence[Mapping[str, float]]
     earlier_seconds: float = 0.0
+    warnings: Sequence[str] = ()
 
 
 class ArtifactStore:
@@ -164,6 +166,7 @@ class ArtifactStore:
                 device=device,
                 history=[dict(entry) for entry in trained.history],
                 digest=digest_of(trained.arrays),
+                warnings=tuple(trained.warnings),
                 versions=self._versions,
                 created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             )

@@ -12,14 +12,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from .artifact import Artifact, ArtifactStore, load_arrays, save_arrays
+from .artifact import Artifact, ArtifactStore, Trained, load_arrays, save_arrays
 from .errors import RealmbenchError, unknown_name
 from .options import NoOptions, as_recorded, build_options
 from .registry import Registry
@@ -102,6 +102,31 @@ class Context:
         key = self.artifacts.key(stage, config, [session.key for session in sessions], self.seed, sources)
         place = "" if self.device == "cpu" else f"-{self.device.partition(':')[0]}"
         return self.checkpoints / f"{stage.replace(' ', '-')}-{key}{place}.pt"
+
+    def artifact(
+        self,
+        kind: str,
+        config: Mapping[str, Any],
+        sessions: Sequence[SessionData],
+        build: Callable[[], Trained],
+        parents: Sequence[Artifact] = (),
+        sources: Sequence[str] = (),
+    ) -> Artifact:
+        """Return what a stage of pretraining leaves, trained now or taken from the store.
+
+        What the training warned of stands in ``warnings`` either way. Parameters as of `ArtifactStore.get_or_build`.
+        """
+
+        def warned() -> Trained:
+            before = len(self.warnings)
+            trained = build()
+            return replace(trained, warnings=self.warnings[before:])
+
+        artifact = self.artifacts.get_or_build(
+            kind, config, sessions, self.seed, self.device, warned, parents=parents, sources=sources
+        )
+        self.warnings.extend(warning for warning in artifact.record.warnings if warning not in self.warnings)
+        return artifact
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -27,6 +27,7 @@ class ArtifactRecord(BaseModel):
     hash : address; of kind, configuration, data, seed, and the code that trains it.
     digest : of the arrays themselves (`realmbench.artifact.digest_of`).
     history : one dict per validation: ``update``, ``score``, and the mean training ``loss`` since the last one.
+    warnings : of the training; records made before they were kept have none.
     """
 
     # A score that was not a number stays one: null would not be read back.
@@ -44,6 +45,7 @@ class ArtifactRecord(BaseModel):
     device: str
     history: list[dict[str, float]]
     digest: str
+    warnings: tuple[str, ...] = ()
     versions: dict[str, str]
     created: str
 

@@ -61,7 +61,7 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                         artifact = pretrain_on(plan, fold, context, bank)
                     pretraining = False
                     record = SingleRun(plan, fold, session, seed, artifact, bank, events).record()
-                    # What training warned of; what the store held already warned when it was trained.
+                    # What pretraining warned of, now or when what the store held was trained.
                     record = record.model_copy(update={"warnings": [*context.warnings, *record.warnings]})
                     if record.artifacts:
                         keep(path.parent, [context.artifacts.record_of(use.hash) for use in record.artifacts])

@@ -63,12 +63,18 @@ class RealmBase(NetworkDecoder):
         idle: dict[str, str] = {}
         if not self.has_causal_network:
             idle["decoder.energy_s"] = "a network that looks both ways has no causal channel gate"
-        for stage, training in self.train_options:
-            if isinstance(training, TrainOptions) and not training.updates:
+        for stage, training in self._stages().items():
+            if not training.updates:
                 others = (name for name in type(training).model_fields if name != "updates")
-                why = f"train.{stage}.updates=0 trains nothing"
-                idle |= dict.fromkeys((f"train.{stage}.{name}" for name in others), why)
+                idle |= dict.fromkeys((f"{stage}.{name}" for name in others), f"{stage}.updates=0 trains nothing")
         return idle
+
+    def _stages(self) -> dict[str, TrainOptions]:
+        """Return the options of every training by their names; a decoder of one session has one training."""
+        if isinstance(self.train_options, TrainOptions):
+            return {"train": self.train_options}
+        stages = {f"train.{name}": training for name, training in self.train_options}
+        return {name: training for name, training in stages.items() if isinstance(training, TrainOptions)}
 
     @property
     def has_causal_network(self) -> bool:

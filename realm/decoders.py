@@ -13,9 +13,8 @@ from realmbench.artifact import Artifact
 from realmbench.decoder import Context, Preset
 from realmbench.errors import ProtocolError
 from realmbench.search import Range, SearchDimension
-from realmbench.seeds import stream_seed
 from realmbench.session import Session, SessionData
-from realmbench.training.network_decoder import drawn, load_arrays_into
+from realmbench.training.network_decoder import load_arrays_into
 
 from .base import DROPOUTS, FINETUNE_SPACE, Pretrained, RealmBase
 from .distillation import distil_student, train_pooled
@@ -65,6 +64,8 @@ class RealmPooled(Pretrained):
         "train.student.learning_rate": Range(3e-4, 1e-2, log=True),
         **FINETUNE_SPACE,
     }
+    # What is new on the held-out session, a head or a skip, is drawn alike for the student and its control.
+    drawn_as: ClassVar[str | None] = "RealmStudent"
     options: PooledOptions
     train_options: PooledTrainOptions
 
@@ -87,11 +88,6 @@ class RealmPooled(Pretrained):
     @property
     def zero_shot(self) -> bool:
         return self.keeps_head and self.train_options.student.updates > 0
-
-    def fresh(self, session: Session, context: Context, stage: str) -> nn.Module:
-        """Draw what is new on the held-out session, a head or a skip, alike for the student and its control."""
-        seed = stream_seed(context.seed, "RealmStudent", stage, "initial weights")
-        return drawn(lambda: self.build(session), seed).to(context.device)
 
     def sizes(self) -> Mapping[str, int]:
         return published_sizes(self.encoder_config(published_session()), is_teacher=False, keeps_skip=self.has_skip)

@@ -118,9 +118,7 @@ def distil_student(
         keyed = {**full, "teacher": [parent.hash for parent in parents]}
         return _train("realm-student", config, options, sessions, context, keyed, weights, frozen, selection)
 
-    return context.artifacts.get_or_build(
-        "realm-student", full, sessions, context.seed, context.device, build, parents=parents, sources=SOURCES
-    )
+    return context.artifact("realm-student", full, sessions, build, parents=parents, sources=SOURCES)
 
 
 def _check_alignment(config: EncoderConfig, teacher: EncoderConfig, weights: DistillationOptions) -> None:
@@ -154,9 +152,7 @@ def train_pooled(
     def build() -> Trained:
         return _train("realm-pooled", config, options, sessions, context, full, weights)
 
-    return context.artifacts.get_or_build(
-        "realm-pooled", full, sessions, context.seed, context.device, build, sources=SOURCES
-    )
+    return context.artifact("realm-pooled", full, sessions, build, sources=SOURCES)
 
 
 def _train(

@@ -24,8 +24,8 @@ class NetworkOptions(BaseModel):
     d_model, layers, expand, headdim, d_state : width, depth, inner width, head width and state of the blocks.
     dropout : on the output of every block.
     energy_s : time constant of the causal channel gate in seconds; null averages from the start on, as published.
-    memory_s : longest time constant of the states of Mamba-2 blocks in seconds, shorter than the training windows; null
-        leaves them unbounded, as published.
+    memory_s : longest time constant of the states of Mamba-2 blocks in seconds; null leaves them unbounded, as
+        published. Training windows teach nothing of memories longer than themselves.
     precision : ``bfloat16`` trains the blocks' projections in half precision; predictions stay in single.
     """
 

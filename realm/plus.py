@@ -248,9 +248,7 @@ def train_task_teacher(
         result = learn(network, rehearsed(), options, context, kind, checked)
         return Trained(module_arrays(network), _count(network), *result)
 
-    return context.artifacts.get_or_build(
-        kind, full, sessions, context.seed, context.device, build, parents=[masked], sources=SOURCES
-    )
+    return context.artifact(kind, full, sessions, build, parents=[masked], sources=SOURCES)
 
 
 def hand_down(
@@ -287,9 +285,7 @@ def hand_down(
         result = learn(network, rehearsed(), options, context, kind, checked, loss, watch=watch)
         return Trained(module_arrays(network), _count(network), *result)
 
-    return context.artifacts.get_or_build(
-        kind, full, sessions, context.seed, context.device, build, parents=parents, sources=SOURCES
-    )
+    return context.artifact(kind, full, sessions, build, parents=parents, sources=SOURCES)
 
 
 def _frozen(config: PlusConfig, artifact: Artifact, context: Context) -> PlusNetwork:

@@ -155,9 +155,7 @@ def pretrain_teacher(
         model = drawn(lambda: MaskedAutoencoder(config, masking, len(sessions) if embed_sessions else 0), seed)
         return _train(model.to(context.device), options, sessions, context, full)
 
-    return context.artifacts.get_or_build(
-        "realm-teacher", full, sessions, context.seed, context.device, build, sources=SOURCES
-    )
+    return context.artifact("realm-teacher", full, sessions, build, sources=SOURCES)
 
 
 def _train(
@@ -171,7 +169,7 @@ def _train(
 
     def loss(batch: Batch) -> torch.Tensor:
         hidden = block_mask(len(batch.x), batch.x.shape[1], model.rate, masking).to(batch.x.device)
-        prediction = model(corrupt(batch.x, masking), batch.mask, hidden, batch.session)
+        prediction = model(corrupt(batch.x, batch.mask, masking), batch.mask, hidden, batch.session)
         return reconstruction_error(prediction, batch.x, hidden, batch.mask)
 
     batches = all_validation_batches(sessions, context.device)

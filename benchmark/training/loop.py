@@ -79,10 +79,9 @@ def window_sampler(
     """Return the sampler of a training stage, drawing from the stage's own named stream; warn where windows are cut."""
     generator = stream(context.seed, stage, "windows")
     sampler = WindowSampler(sessions, options.window_s, options.batch_size, generator, context.device)
-    rate = sessions[0].rate
-    if options.updates and sampler.window < round(options.window_s * rate):
+    if options.updates and sampler.window < sampler.wanted:
         context.warnings.append(
-            f"{stage}: windows of {sampler.window / rate:g} s instead of {options.window_s:g}, "
+            f"{stage}: windows of {sampler.window / sessions[0].rate:g} s instead of {options.window_s:g}, "
             "which is longer than the shortest training segment"
         )
     return sampler

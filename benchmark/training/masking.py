@@ -13,7 +13,7 @@ class MaskingOptions(BaseModel):
     ----------
     share : of the tokens that is masked.
     shortest_s, longest_s : length of a masked block.
-    channel_dropout : probability that a channel is silenced in a window; the only channel never is.
+    channel_dropout : probability that a channel is silenced in a window; the only usable one never is.
     gain : each channel is scaled by a factor from ``1 - gain`` to ``1 + gain``.
     noise : standard deviation of added white noise, in units of the normalised input.
     """
@@ -65,11 +65,16 @@ def block_mask(
     return masks
 
 
-def corrupt(x: torch.Tensor, options: MaskingOptions) -> torch.Tensor:
-    """Silence channels, scale them and add noise: (B, T, C, F) to the same shape, by torch's global generator."""
+def corrupt(x: torch.Tensor, mask: torch.Tensor, options: MaskingOptions) -> torch.Tensor:
+    """Silence channels, scale them and add noise, by torch's global generator.
+
+    Parameters
+    ----------
+    x : (B, T, C, F), returned in the same shape.
+    mask : (B, C) bool, the usable channels.
+    """
     batch, _, channels, _ = x.shape
     gain = 1 + options.gain * (2 * torch.rand(batch, 1, channels, 1, device=x.device) - 1)  # (B, 1, C, 1)
-    kept = torch.rand(batch, 1, channels, 1, device=x.device) >= options.channel_dropout
-    if channels == 1:
-        kept = torch.ones_like(kept)  # a window of the only channel would hold nothing
-    return x * gain * kept + options.noise * torch.randn_like(x)
+    kept = torch.rand(batch, channels, device=x.device) >= options.channel_dropout  # (B, C)
+    kept |= mask.sum(1, keepdim=True) == 1  # without its only usable channel a window would hold nothing
+    return x * gain * kept[:, None, :, None] + options.noise * torch.randn_like(x)

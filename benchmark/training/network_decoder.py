@@ -39,6 +39,8 @@ class NetworkDecoder(Decoder):
     TrainOptions: ClassVar[type[BaseModel]] = loop.TrainOptions
     accelerated: ClassVar[bool] = True
     depends_on: ClassVar[tuple[str, ...]] = ("realmbench.training",)
+    # Names the random stream of initial weights; the class's own name where it is None.
+    drawn_as: ClassVar[str | None] = None
     train_options: loop.TrainOptions
     network: nn.Module | None = None
 
@@ -54,7 +56,7 @@ class NetworkDecoder(Decoder):
 
     def fresh(self, session: Session, context: Context, stage: str) -> nn.Module:
         """Build a network with weights drawn from the named stream of the stage."""
-        seed = stream_seed(context.seed, type(self).__name__, stage, "initial weights")
+        seed = stream_seed(context.seed, self.drawn_as or type(self).__name__, stage, "initial weights")
         return drawn(lambda: self.build(session), seed).to(context.device)
 
     def predict(self, x: np.ndarray, session: Session) -> np.ndarray:

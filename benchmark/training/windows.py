@@ -42,6 +42,10 @@ class WindowSampler:
     sessions : their ``train`` segments are drawn from.
     window_s : length; cut to the shortest segment where that is shorter.
     generator : numpy generator; its state is all the state there is.
+
+    Attributes
+    ----------
+    wanted, window : frames of ``window_s``, and of the windows that are drawn.
     """
 
     def __init__(
@@ -61,7 +65,8 @@ class WindowSampler:
         if not self._segments:
             raise ProtocolError("there is no training segment to draw windows from")
         shortest = min(len(segment) for segment, _, _ in self._segments)
-        self.window = min(round(window_s * sessions[0].rate), shortest)
+        self.wanted = round(window_s * sessions[0].rate)
+        self.window = min(self.wanted, shortest)
         if self.window < 2:
             raise OptionError(f"training windows of {window_s:g} s hold fewer than two frames; lengthen window_s")
         starts = np.array([len(segment) - self.window + 1 for segment, _, _ in self._segments])

@@ -85,12 +85,10 @@ class Across(Gain):
 
     def pretrain(self, sessions, context):
         names = [session.name for session in sessions]
-        made = context.artifacts.get_or_build(
+        made = context.artifact(
             "across",
             self.config,
             sessions,
-            context.seed,
-            "cpu",
             lambda: Trained({"empty": np.zeros(1, np.float32)}, 1, []),
         )
         assert made.record.sessions == tuple(names)

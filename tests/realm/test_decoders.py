@@ -268,6 +268,7 @@ def test_options_of_fine_tuning_do_not_apply_to_the_read_out() -> None:
         (RealmTeacher, {"adaptation": "ridge", "dropout": 0.1}, {"teacher.updates": 0}, "dropout: nothing is trained"),
         (RealmStudent, {"distillation.kind": "cka"}, {"student.updates": 0}, "distillation.kind: .*=0 distils nothing"),
         (RealmPooled, {}, {"student.updates": 0, "student.patience": 9}, "student.patience: .*=0 trains nothing"),
+        (RealmScratch, {}, {"updates": 0, "patience": 9}, "train.patience: train.updates=0 trains nothing"),
         (
             RealmStudent,
             {"backbone": "gru", "memory_s": 2.0, "distillation.alignment": 0, "distillation.copy_tokenizer": False},

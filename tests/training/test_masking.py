@@ -34,17 +34,27 @@ def test_corruption_has_the_stated_moments() -> None:
     torch.manual_seed(0)
     x = torch.ones(4000, 1, 5, 1)
     options = MaskingOptions(channel_dropout=0.2, gain=0.1, noise=0.0)
-    corrupted = corrupt(x, options)
+    usable = torch.ones(4000, 5, dtype=torch.bool)
+    corrupted = corrupt(x, usable, options)
     silent = corrupted == 0
     assert silent.float().mean().item() == pytest.approx(0.2, abs=0.02)
     kept = corrupted[~silent]
     assert kept.min() >= 0.9
     assert kept.max() <= 1.1
-    assert corrupt(x, MaskingOptions(channel_dropout=0, gain=0, noise=0.3)).std().item() == pytest.approx(0.3, rel=0.05)
+    noisy = corrupt(x, usable, MaskingOptions(channel_dropout=0, gain=0, noise=0.3))
+    assert noisy.std().item() == pytest.approx(0.3, rel=0.05)
 
 
-def test_the_only_channel_is_never_silenced() -> None:
-    assert (corrupt(torch.ones(500, 1, 1, 1), MaskingOptions(channel_dropout=0.9, noise=0)) != 0).all()
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_only_usable_channel_is_never_silenced(channels: int) -> None:
+    mask = torch.zeros(500, channels, dtype=torch.bool)
+    mask[:, 0] = True
+    options = MaskingOptions(channel_dropout=0.9, noise=0)
+    assert (corrupt(torch.ones(500, 1, channels, 1), mask, options)[:, :, 0] != 0).all()
+    mask[:250] = True  # two thirds of the windows' channels are then others
+    silenced = (corrupt(torch.ones(500, 1, channels, 1), mask, options)[:, 0, 0, 0] == 0).float()
+    assert silenced[:250].mean().item() == pytest.approx(0.9 if channels > 1 else 0.0, abs=0.06)
+    assert not silenced[250:].any()
 
 
 def test_window_of_one_token_is_refused() -> None:
