@@ -128,6 +128,8 @@ class SteadyInput(NetworkDecoder):
     steady_s: ClassVar[float] = 30.0
 
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
+        if context.selection is not None:
+            context = replace(context, selection=[steadied(session, self.steady_s) for session in context.selection])
         return super().pretrain([steadied(session, self.steady_s) for session in sessions], context)
 
     def adapt(self, session: SessionData, context: Context, artifact: Artifact | None = None) -> None:

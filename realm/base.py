@@ -28,6 +28,9 @@ from .read_out import STACKED_FRAMES, fit_read_out
 # What decides whether an old result still holds; what decides it for an old teacher or student, its stage says.
 SOURCES = (*STAGES, *(f"realmbench.realm.{name}" for name in ("base", "options", "pretrained", "read_out", "sizes")))
 
+# Options of trainings by the beginning of their names, as in ``train.finetune``.
+Trainings = dict[str, TrainOptions]
+
 DROPOUTS = Choice((0.0, 0.1, 0.2, 0.3))
 FINETUNE_SPACE: Mapping[str, SearchDimension] = {
     "train.finetune.learning_rate": Range(5e-5, 3e-3, log=True),
@@ -63,14 +66,21 @@ class RealmBase(NetworkDecoder):
         idle: dict[str, str] = {}
         if not self.has_causal_network:
             idle["decoder.energy_s"] = "a network that looks both ways has no causal channel gate"
-        for stage, training in self._stages().items():
+        trainings = self.trainings()
+        for stage, training in trainings.items():
             if not training.updates:
                 others = (name for name in type(training).model_fields if name != "updates")
                 idle |= dict.fromkeys((f"{stage}.{name}" for name in others), f"{stage}.updates=0 trains nothing")
+        if "train.finetune" in trainings and not trainings["train.finetune"].updates:
+            frozen = ("decoder.freeze_tokenizer", "decoder.frozen_layers")
+            idle |= dict.fromkeys(frozen, "train.finetune.updates=0 trains nothing")
+        if not any(training.updates for training in trainings.values()):
+            in_training = ("decoder.dropout", "decoder.drop_path", "decoder.precision")
+            idle |= dict.fromkeys(in_training, "nothing is trained")
         return idle
 
-    def _stages(self) -> dict[str, TrainOptions]:
-        """Return the options of every training by their names; a decoder of one session has one training."""
+    def trainings(self) -> Trainings:
+        """Return the options of every training that is asked for."""
         if isinstance(self.train_options, TrainOptions):
             return {"train": self.train_options}
         stages = {f"train.{name}": training for name, training in self.train_options}
@@ -139,6 +149,12 @@ class Pretrained(RealmBase):
         trained_only = (*(f"decoder.{name}" for name in names), "train.finetune.")
         why = "decoder.adaptation=ridge trains no network"
         return super().idle_options() | (dict.fromkeys(trained_only, why) if self.options.adaptation == "ridge" else {})
+
+    def trainings(self) -> Trainings:
+        trainings = super().trainings()
+        if self.options.adaptation == "ridge":
+            del trainings["train.finetune"]
+        return trainings
 
     @property
     def keeps_head(self) -> bool:

@@ -16,7 +16,7 @@ from realmbench.search import Range, SearchDimension
 from realmbench.session import Session, SessionData
 from realmbench.training.network_decoder import load_arrays_into
 
-from .base import DROPOUTS, FINETUNE_SPACE, Pretrained, RealmBase
+from .base import DROPOUTS, FINETUNE_SPACE, Pretrained, RealmBase, Trainings
 from .distillation import distil_student, train_pooled
 from .encoder import EncoderConfig, RealmEncoder, RealmNetwork
 from .options import (
@@ -118,7 +118,19 @@ class RealmStudent(RealmPooled):
     @property
     def has_causal_network(self) -> bool:
         options = self.options
-        return super().has_causal_network or (options.distillation.from_teacher and options.teacher == "causal")
+        return super().has_causal_network or (self.has_teacher and options.teacher == "causal")
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether it takes anything from a teacher: the tokenizer at once, the rest by training."""
+        weights = self.options.distillation
+        return weights.copy_tokenizer or (weights.alignment > 0 and self.train_options.student.updates > 0)
+
+    def trainings(self) -> Trainings:
+        trainings = super().trainings()
+        if not self.has_teacher or self.options.teacher == "random":
+            del trainings["train.teacher"]
+        return trainings
 
     def idle_options(self) -> dict[str, str]:
         options, idle = self.options, super().idle_options()
@@ -128,17 +140,17 @@ class RealmStudent(RealmPooled):
         if not training.updates:
             idle["decoder.drop_path"] = "train.teacher.updates=0 does not train the teacher"
         if not self.train_options.student.updates:
-            names = ("kind", "aligned_layers", "shuffled", "task", "reconstruction")
+            names = ("alignment", "kind", "aligned_layers", "shuffled", "task", "reconstruction")
             why = "train.student.updates=0 distils nothing"
             idle |= dict.fromkeys((f"decoder.distillation.{name}" for name in names), why)
-        if options.backbone != "mamba" and not options.distillation.from_teacher:
+        if options.backbone != "mamba" and not self.has_teacher:
             idle["decoder.memory_s"] = f"backbone={options.backbone} has no states, and there is no teacher"
         if not options.distillation.alignment:
             aligned = (f"decoder.distillation.{name}" for name in ("kind", "aligned_layers", "shuffled"))
             idle |= dict.fromkeys(aligned, "decoder.distillation.alignment=0 aligns nothing")
-        if not options.distillation.from_teacher:
+        if not self.has_teacher:
             taught = ("decoder.teacher", *masked_autoencoding)
-            why = "distillation.alignment=0 and distillation.copy_tokenizer=false leave the teacher out"
+            why = "nothing is aligned and distillation.copy_tokenizer=false: there is no teacher"
             idle |= dict.fromkeys(taught, why)
         if options.teacher == "random":
             idle |= dict.fromkeys(masked_autoencoding, "decoder.teacher=random is not trained")
@@ -173,7 +185,7 @@ class RealmStudent(RealmPooled):
                     "protocol does not hand them out. Leave the option away."
                 )
             selection = context.selection
-        teacher = self.teach(chosen, context) if options.distillation.from_teacher else None
+        teacher = self.teach(chosen, context) if self.has_teacher else None
         config, training = self.encoder_config(chosen[0]), self.train_options.student
         return distil_student(config, options.distillation, training, chosen, context, teacher, selection)
 
@@ -235,12 +247,7 @@ class RealmTeacher(Pretrained):
         return False
 
     def idle_options(self) -> dict[str, str]:
-        training = self.train_options.teacher
-        idle = self.idle_teacher_options(training, self.options.layers)
-        if self.options.adaptation == "ridge" and not training.updates:
-            names = ("decoder.dropout", "decoder.drop_path", "decoder.precision")
-            idle |= dict.fromkeys(names, "nothing is trained with adaptation=ridge and train.teacher.updates=0")
-        return super().idle_options() | idle
+        return super().idle_options() | self.idle_teacher_options(self.train_options.teacher, self.options.layers)
 
     def sizes(self) -> Mapping[str, int]:
         return published_sizes(self.encoder_config(published_session()), is_teacher=True)

@@ -61,11 +61,6 @@ class DistillationOptions(BaseModel):
     reconstruction: float = Field(0.1, ge=0)
     copy_tokenizer: bool = True
 
-    @property
-    def from_teacher(self) -> bool:
-        """Whether anything is taken from a teacher."""
-        return self.alignment > 0 or self.copy_tokenizer
-
 
 class Student(nn.Module):
     """The deployed network and the reconstruction head that only distillation needs."""

@@ -334,4 +334,5 @@ class BidirectionalMixer(nn.Module):
         forward, backward = self.forward_mixer.scanned(scaled, rates, B, C).chunk(2, dim=2)  # (B, T, H, P) each
         forward = self.forward_mixer.leave(forward, onward)  # (B, T, d)
         backward = self.backward_mixer.leave(backward, reverse).flip(1)  # (B, T, d)
-        return self.norm(self.join(torch.cat([forward, backward], dim=-1)))
+        joined = self.join(torch.cat([forward, backward], dim=-1))
+        return self.norm(joined.to(self.norm.weight.dtype))  # in single precision where projections are in half

@@ -20,7 +20,7 @@ from realmbench.training.loop import TrainOptions, best_score
 from realmbench.training.masking import MaskingOptions
 from realmbench.training.network_decoder import conclude, load_arrays_into
 
-from .base import RealmBase
+from .base import RealmBase, Trainings
 from .decoders import RealmStudent, RealmTeacher
 from .encoder import EncoderConfig
 from .options import NetworkOptions, TeacherTrainOptions
@@ -223,9 +223,12 @@ class RealmStudentPlus(_Plus):
 
     def idle_options(self) -> dict[str, str]:
         idle = super().idle_options()
-        if not self.options.hand_down.from_teacher:
+        if not self.train_options.student.updates:
+            idle["decoder.hand_down."] = "train.student.updates=0 hands nothing down"
+        if not self.has_teacher:
             names = ("decoder.masking.", "decoder.drop_path", "train.teacher.", "train.task.")
-            idle |= dict.fromkeys(names, "hand_down.outputs=0 and hand_down.alignment=0 leave the teacher out")
+            why = "hand_down.outputs=0 and hand_down.alignment=0, or train.student.updates=0, leave the teacher out"
+            idle |= dict.fromkeys(names, why)
         elif self.options.hand_down.outputs and not self.train_options.task.updates:
             idle["train.task.updates"] = "a teacher without the task has no outputs to hand down; hand_down.outputs=0"
         return idle
@@ -234,10 +237,21 @@ class RealmStudentPlus(_Plus):
     def task_updates(self) -> int:
         return self.train_options.student.updates
 
+    @property
+    def has_teacher(self) -> bool:
+        """Whether its training takes anything from a teacher."""
+        return self.options.hand_down.from_teacher and self.train_options.student.updates > 0
+
+    def trainings(self) -> Trainings:
+        trainings = super().trainings()
+        if not self.has_teacher:
+            del trainings["train.teacher"], trainings["train.task"]
+        return trainings
+
     def pretrain(self, sessions: Sequence[SessionData], context: Context) -> Artifact:
         rehearsed, weights = self.rehearsed(sessions, context), self.options.hand_down
         teacher = None
-        if weights.from_teacher:
+        if self.has_teacher:
             teacher = self.teacher_config(sessions[0]), self.teach(rehearsed, sessions, context)
         training = self.train_options.student
         return hand_down(self.plus_config(sessions[0]), weights, training, rehearsed, sessions, context, teacher)

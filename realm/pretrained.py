@@ -90,13 +90,16 @@ class RealmPreTrainedModel(PreTrainedModel):
             raise RealmbenchError("this checkpoint was fitted to no session; fine-tune it first")
         return _session_of(self.config.session)
 
-    def usable(self, frames: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return the (B, C) mask of usable channels: the given one, or the fitted session's, or of all channels."""
-        if mask is not None:
-            return mask
-        session = self.config.session
-        channels = [True] * frames.shape[2] if session is None else session["mask"]
-        return torch.tensor(channels, device=frames.device).expand(len(frames), -1)
+    def silenced(self, frames: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the frames with channels that are not usable at 0, whatever they hold, and the (B, C) usable ones.
+
+        Those are the given ones, or the fitted session's, or all.
+        """
+        if mask is None:
+            session = self.config.session
+            channels = [True] * frames.shape[2] if session is None else session["mask"]
+            mask = torch.tensor(channels, device=frames.device).expand(len(frames), -1)
+        return frames.where(mask[:, None, :, None], 0), mask
 
 
 class RealmModel(RealmPreTrainedModel):
@@ -109,7 +112,7 @@ class RealmModel(RealmPreTrainedModel):
 
     def forward(self, frames: torch.Tensor, mask: torch.Tensor | None = None) -> RealmOutput:
         """Map (B, T, C, F) normalised frames, and the (B, C) mask of usable channels, to hidden states."""
-        return RealmOutput(last_hidden_state=self.encoder(frames, self.usable(frames, mask)))
+        return RealmOutput(last_hidden_state=self.encoder(*self.silenced(frames, mask)))
 
 
 class RealmForDecoding(RealmPreTrainedModel):
@@ -126,9 +129,11 @@ class RealmForDecoding(RealmPreTrainedModel):
 
         Parameters
         ----------
-        mask : (B, C) usable channels; those of the session that the network was fitted to by default.
+        mask : (B, C) usable channels; those of the session that the network was fitted to by default. What others
+            hold is not looked at.
         """
-        hidden = self.network.encoder(frames, self.usable(frames, mask))  # (B, T, d)
+        frames, mask = self.silenced(frames, mask)
+        hidden = self.network.encoder(frames, mask)  # (B, T, d)
         return RealmOutput(prediction=self.network.decode(hidden, frames), last_hidden_state=hidden)
 
 

@@ -56,9 +56,10 @@ class RealmPlusForDecoding(RealmPreTrainedModel):
 
     def forward(self, frames: torch.Tensor, mask: torch.Tensor | None = None) -> RealmOutput:
         """Map (B, T, C, F) normalised frames to normalised targets; parameters as of `RealmForDecoding.forward`."""
+        frames, mask = self.silenced(frames, mask)
         frames = self.network.steady(frames)
         said = self.network.read_in(frames)  # (B, T, K)
-        hidden = self.network.encode(frames, self.usable(frames, mask), said).final  # (B, T, d)
+        hidden = self.network.encode(frames, mask, said).final  # (B, T, d)
         prediction = self.network.units(self.network.read_out(hidden, said))  # (B, T, D)
         return RealmOutput(prediction=prediction, last_hidden_state=hidden)
 

@@ -14,7 +14,7 @@ from realmbench.baselines.recurrent import Gru
 from realmbench.baselines.steady import SteadyGru
 from realmbench.decoder import Context
 from realmbench.realm.ahead import RealmAhead
-from realmbench.realm.decoders import RealmPooled
+from realmbench.realm.decoders import RealmPooled, RealmStudent
 from realmbench.realm.steady_control import RealmPooledSteady
 from realmbench.steady import LEAST_VARIANCE, SteadyInput, SteadyNormaliser, exponential_mean, steadied, steadied_frames
 
@@ -122,3 +122,19 @@ def test_artifacts_of_steadied_frames_are_others(tmp_path: Path, session_maker: 
     plain = RealmPooled("tiny", {}, stages).pretrain(sessions, context)
     assert steady.record.config == plain.record.config
     assert steady.hash != plain.hash
+
+
+def test_sessions_that_a_leaky_protocol_hands_out_are_steadied_too(tmp_path: Path, session_maker: Any) -> None:
+    class SteadyStudent(SteadyInput, RealmStudent):
+        """The published student behind the normaliser."""
+
+    sessions, held_out = [session_maker(name="a"), session_maker(name="b", seed=1)], session_maker(name="c", seed=2)
+    stages = {f"{stage}.updates": 0 for stage in ("teacher", "student", "finetune")}
+
+    def selected_on(decoder: type[RealmStudent], selection: Any) -> Any:
+        context = Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path, selection=[selection])
+        artifact = decoder("tiny", {"select_on": "held-out"}, stages).pretrain(sessions, context)
+        assert context.selection == [selection]
+        return artifact.record.config["selection"]
+
+    assert selected_on(SteadyStudent, held_out) == [steadied(held_out, 30.0).key] != selected_on(RealmStudent, held_out)

@@ -159,6 +159,8 @@ def conclude(result: loop.FitResult, context: Context, stage: str, *, start_coun
     context.seconds["fit"] = context.seconds.get("fit", 0.0) + result.earlier_seconds
     start, *later = result.history
     if not later:
+        if not start_counts:
+            context.warnings.append(f"{stage}: trained with no update; its weights, or some, are as they were drawn")
         return
     best = loop.best_score(later)
     if best == -math.inf:

@@ -23,6 +23,8 @@ from realmbench.realm.decoders import (
 )
 from realmbench.realm.distillation import DistillationOptions, Student, distillation_loss
 from realmbench.realm.encoder import RealmEncoder
+from realmbench.realm.guesses import RealmStudentUnlabelled
+from realmbench.realm.plus_decoder import RealmStudentPlus
 from realmbench.realm.pretraining import MaskedAutoencoder
 from realmbench.seeds import stream_seed
 from realmbench.training.network_decoder import drawn, load_arrays_into
@@ -90,11 +92,11 @@ def test_frozen_tokenizer_stays_and_the_rest_moves(context: Context, sessions: l
 
 def test_student_and_control_have_the_same_network_start_and_updates(context: Context, sessions: list[Any]) -> None:
     none = train("student", "finetune", updates=0)
-    student = RealmStudent("tiny", {"distillation.copy_tokenizer": False}, {**none, **train("teacher")})
-    pooled = RealmPooled("tiny", {}, none)
+    student, pooled = RealmStudent("tiny", {"distillation.copy_tokenizer": False}, none), RealmPooled("tiny", {}, none)
     first, second = student.pretrain(sessions, context), pooled.pretrain(sessions, context)
     for name, value in first.arrays.items():
         np.testing.assert_array_equal(value, second.arrays[name])
+    assert kinds(context) == ["realm-pooled", "realm-student"]  # of no teacher is anything taken
     assert student.presets["small"].train["student"] == pooled.presets["small"].train["student"]
 
 
@@ -269,6 +271,25 @@ def test_options_of_fine_tuning_do_not_apply_to_the_read_out() -> None:
         (RealmStudent, {"distillation.kind": "cka"}, {"student.updates": 0}, "distillation.kind: .*=0 distils nothing"),
         (RealmPooled, {}, {"student.updates": 0, "student.patience": 9}, "student.patience: .*=0 trains nothing"),
         (RealmScratch, {}, {"updates": 0, "patience": 9}, "train.patience: train.updates=0 trains nothing"),
+        (RealmScratch, {"dropout": 0.1}, {"updates": 0}, "decoder.dropout: nothing is trained"),
+        (
+            RealmPooled,
+            {"precision": "bfloat16", "adaptation": "ridge"},
+            {"student.updates": 0},
+            "decoder.precision: nothing is trained",
+        ),
+        (RealmPooled, {"frozen_layers": 1}, {"finetune.updates": 0}, "decoder.frozen_layers: .*=0 trains nothing"),
+        (RealmStudent, {"distillation.alignment": 2}, {"student.updates": 0}, "alignment: .*=0 distils nothing"),
+        (
+            RealmStudent,
+            {"distillation.copy_tokenizer": False, "masking.share": 0.5},
+            {"student.updates": 0},
+            "masking.share: nothing is aligned",
+        ),
+        (RealmStudentPlus, {"hand_down.alignment": 2}, {"student.updates": 0}, "alignment: .*=0 hands nothing down"),
+        (RealmStudentPlus, {}, {"student.updates": 0, "task.updates": 5}, "task.updates: .*leave the teacher out"),
+        (RealmStudentPlus, {"freeze_tokenizer": True}, {"finetune.updates": 0}, "freeze_tokenizer: .*trains nothing"),
+        (RealmStudentUnlabelled, {"dropout": 0.1}, {"student.updates": 0}, "decoder.dropout: nothing is trained"),
         (
             RealmStudent,
             {"backbone": "gru", "memory_s": 2.0, "distillation.alignment": 0, "distillation.copy_tokenizer": False},

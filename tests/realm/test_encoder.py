@@ -137,6 +137,19 @@ def test_half_precision_changes_training_a_little_and_predictions_not_at_all(var
     assert not torch.equal(*gradients)
 
 
+@pytest.mark.parametrize("variant", ["mamba2", "paper"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_norms_stay_in_single_precision(variant: str, causal: bool) -> None:
+    changed = config(causal).model_copy(update={"precision": "bfloat16", "variant": variant})
+    net = RealmNetwork(RealmEncoder(changed), outputs=2).train()
+    met: set[torch.dtype] = set()
+    for part in net.modules():
+        if isinstance(part, torch.nn.LayerNorm):
+            part.register_forward_hook(lambda _part, inputs, output: met.update({inputs[0].dtype, output.dtype}))
+    net(torch.randn(2, 60, 6, 2), torch.ones(2, 6, dtype=torch.bool))
+    assert met == {torch.float32}
+
+
 def test_network_runs_under_a_users_own_autocast() -> None:
     net, mask = network(), torch.ones(1, 6, dtype=torch.bool)
     x = torch.randn(1, 60, 6, 2)

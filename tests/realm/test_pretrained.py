@@ -68,9 +68,12 @@ def test_network_of_plus_predicts_as_the_decoder_that_wrote_it(
     assert session.name == "held-out"
     np.testing.assert_array_equal(session.normaliser.y_mean, held_out.normaliser.y_mean)
     x = held_out.validation[0].x
+    noisy = torch.from_numpy(x.copy())[None]  # what a channel holds that is not usable is not looked at
+    x[:, 1] = 0
     expected = decoder.predict(x, held_out)
     with torch.no_grad():
         output = model(torch.from_numpy(x)[None])
+        torch.testing.assert_close(model(noisy).prediction, output.prediction, rtol=0, atol=0)
         assert not torch.allclose(
             model(torch.from_numpy(x)[None], torch.ones(1, 3, dtype=torch.bool)).prediction, output.prediction
         )

@@ -149,6 +149,7 @@ def test_what_was_good_before_training_diverged_is_kept(session_maker: Any, tmp_
         (False, [float("nan"), 0.2], None),
         (True, [0.5, float("nan")], None),
         (True, [], None),
+        (False, [], "trained with no update; its weights, or some, are as they were drawn"),
     ],
 )
 def test_a_fit_that_came_to_nothing_is_warned_of(
