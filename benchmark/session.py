@@ -21,7 +21,8 @@ class Segment:
     ----------
     x : (T, C, F) float32 normalised input.
     y : (T, D) float32 normalised target.
-    warm_up : number of leading frames that only bring a decoder's state up and are neither learnt from nor scored.
+    warm_up : number of leading frames, of a gap between blocks, that only bring a decoder's state up: their labels are
+        neither learnt from nor scored.
     start : index of the first frame on the recording's frame clock.
     privileged : (T, C', F') float32 frames of the decoder's ``privileged`` front end, which it may learn from and never
         predicts from; (T, 0, 0) where it has none.

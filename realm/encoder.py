@@ -21,7 +21,7 @@ Variant = Literal["mamba2", "paper"]
 Backbone = Literal["mamba", "attention", "gru"]
 State = TypeVar("State")
 
-# Sizes by preset; teacher and student are equally wide and deep.
+# Sizes by preset; teacher and student are equally wide.
 PRESETS = {
     "tiny": {"d_model": 32, "layers": 1, "headdim": 32, "d_state": 16},
     "small": {"d_model": 64, "layers": 2, "headdim": 64, "d_state": 32},

@@ -22,7 +22,7 @@ class NetworkOptions(BaseModel):
     ----------
     variant : ``mamba2`` has standard blocks, ``paper`` the published ones with their skip from the frame to the output.
     d_model, layers, expand, headdim, d_state : width, depth, inner width, head width and state of the blocks.
-    dropout : on the output of every block.
+    dropout : on the output of every block; in the ``paper`` variant on the tokens too.
     energy_s : time constant of the causal channel gate in seconds; null averages from the start on, as published.
     memory_s : longest time constant of the states of Mamba-2 blocks in seconds; null leaves them unbounded, as
         published. Training windows teach nothing of memories longer than themselves.

@@ -18,11 +18,13 @@ SMALL_STAGE = {"updates": 1000, "evaluate_every": 50}
 TINY_FINETUNE = {**TINY_STAGE, "updates": 100, "learning_rate": 5e-4}
 SMALL_FINETUNE = {"updates": 400, "evaluate_every": 25, "learning_rate": 5e-4}
 
-# The authors' rates and batches; their epochs as updates on as many windows as their sessions have: 440 updates of 32
-# windows are one of pretraining, 7 one of a session of usual length (theirs have 3 to 11). Looks at the validation data
-# come every few epochs, so that the patience in looks is theirs in epochs.
+# The authors' rates and batches; their epochs as updates, counted on the second version's sessions. Windows of masked
+# autoencoding overlap by half: 440 updates of 32 go once over those of the 31 sessions that train. A student's do not
+# overlap, and of the larger corpus 20 sessions of some 264 windows train: 165 updates. 7 are one epoch of a held-out
+# session of usual length (theirs have 3 to 11). Looks at the validation data come every few epochs, so that patience in
+# looks is theirs in epochs.
 PAPER_STAGE = {"batch_size": 32, "learning_rate": 5e-4, "weight_decay": 1e-5, "warm_up_share": 0.0}
-PAPER_STUDENT = {**PAPER_STAGE, "updates": 132_000, "evaluate_every": 1320, "patience": 10}  # 300 epochs, 3 a look
+PAPER_STUDENT = {**PAPER_STAGE, "updates": 49_500, "evaluate_every": 495, "patience": 10}  # 300 epochs, 3 a look
 PAPER_FINETUNE = {**PAPER_STAGE, "updates": 700, "evaluate_every": 14, "patience": 10}  # 100 epochs, 2 a look
 PAPER_FINETUNE_V1 = {**PAPER_FINETUNE, "updates": 1050}  # 150
 # Second version: 16 x 24 windows; 30 of 300 epochs of warm-up from 0.3 of the rate, then 0.995 per epoch.
@@ -39,7 +41,8 @@ PAPER_TEACHER = {
     "warm_up_from": 0.3,
 }
 # First version: 16 windows and 200 epochs as its README commands (the code's defaults are 32 and 30, which would end
-# with the warm-up); 30 of warm-up, then 0.995 per epoch, a patience of 100.
+# with the warm-up); 30 of warm-up, then 0.995 per epoch, a patience of 100. Epochs are of the second version's sessions
+# here too: its own 130 hours would make twelve times as many updates.
 PAPER_TEACHER_V1 = {
     **PAPER_STAGE,
     "updates": 176_000,

@@ -106,7 +106,7 @@ def validation_batches(session: SessionData, device: str, number: int = 0) -> li
 
 
 def all_validation_batches(sessions: Sequence[SessionData], device: str) -> list[Batch]:
-    """Return those of several sessions, one behind the other."""
+    """Return those of several sessions, one behind the other, for scores without labels, which are of warm-ups too."""
     return [
         batch for number, session in enumerate(sessions) for batch, _ in validation_batches(session, device, number)
     ]

@@ -107,7 +107,7 @@ def test_stages_are_those_of_the_recipe() -> None:
     found = time_stages("paper", Case("float32", False), "cpu", rounds=2)
     assert {stage: (times.windows, times.updates, len(times.seconds)) for stage, times in found.items()} == {
         "teacher": (384, 11_000, 2),
-        "student": (32, 132_000, 2),
+        "student": (32, 49_500, 2),
         "finetune": (32, 700, 2),
     }
     assert [times.scale for times in found.values()] == [384 / CPU_WINDOWS, 32 / CPU_WINDOWS, 32 / CPU_WINDOWS]
