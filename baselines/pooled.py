@@ -23,7 +23,7 @@ from .taught import TaughtDecoder
 PRETRAIN: Mapping[str, dict[str, Any]] = {
     "tiny": {},
     "small": {},
-    "paper": {"updates": 132_000, "evaluate_every": 1320, "batch_size": 32},
+    "paper": {"updates": 49_500, "evaluate_every": 495, "batch_size": 32},
 }
 FINETUNE: Mapping[str, dict[str, Any]] = {
     "tiny": {"updates": 100},

@@ -27,7 +27,7 @@ from .plan import Plan
 from .pretrainings import ArtifactRecord
 from .provenance import TRAINING, Training, read_training
 from .records import RunRecord, record_path, write_record
-from .runner import pretrain_on
+from .runner import pretrain_on, with_warnings
 from .single_run import SingleRun
 
 RECORD, CARD = "record.json", "README.md"
@@ -119,10 +119,12 @@ def finetune(
         artifact = _give(context.artifacts, given)
     elif plan.decoder_class.multi_session:
         artifact = pretrain_on(plan, fold, context, bank)
-    record = SingleRun(remembering, fold, session, seed, artifact, bank, events).record()
+    artifacts = [] if artifact is None else _chain(artifact.record, context.artifacts)
+    if given is not None:
+        context.warnings.extend(warning for each in artifacts for warning in each.warnings)
+    record = with_warnings(SingleRun(remembering, fold, session, seed, artifact, bank, events).record(), context)
     write_record(record, record_path(results_dir, plan.suite, *plan.place(bank.dataset), session, seed))
     decoder = remembering.made[-1]
-    artifacts = [] if artifact is None else _chain(artifact.record, context.artifacts)
     training = _training(plan, bank, fold, session, seed, artifacts)
 
     def write(place: Path) -> None:

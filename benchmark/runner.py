@@ -61,8 +61,7 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                         artifact = pretrain_on(plan, fold, context, bank)
                     pretraining = False
                     record = SingleRun(plan, fold, session, seed, artifact, bank, events).record()
-                    # What pretraining warned of, now or when what the store held was trained.
-                    record = record.model_copy(update={"warnings": [*context.warnings, *record.warnings]})
+                    record = with_warnings(record, context)
                     if record.artifacts:
                         keep(path.parent, [context.artifacts.record_of(use.hash) for use in record.artifacts])
                     write_record(record, path)
@@ -89,6 +88,11 @@ def pretrain_on(plan: Plan, fold: Fold, context: Context, bank: SessionBank) -> 
     if plan.protocol.leaky:
         context.selection = [bank.of(plan, name, "held-out").data for name in fold.held_out]
     return plan.decoder().pretrain(sessions, context)
+
+
+def with_warnings(record: RunRecord, pretraining: Context) -> RunRecord:
+    """Put what pretraining warned of, now or when what the store holds was trained, before a run's own warnings."""
+    return record.model_copy(update={"warnings": [*pretraining.warnings, *record.warnings]})
 
 
 def _finished(path: Path, plan: Plan, session: str, bank: SessionBank, events: Events) -> RunRecord | None:

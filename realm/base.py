@@ -145,10 +145,14 @@ class Pretrained(RealmBase):
     train_options: FinetuneTrainOptions  # type: ignore[assignment]
 
     def idle_options(self) -> dict[str, str]:
-        names = ("freeze_tokenizer", "frozen_layers", "fresh_head", "fresh_skip")
-        trained_only = (*(f"decoder.{name}" for name in names), "train.finetune.")
-        why = "decoder.adaptation=ridge trains no network"
-        return super().idle_options() | (dict.fromkeys(trained_only, why) if self.options.adaptation == "ridge" else {})
+        idle = super().idle_options()
+        if not any(training.updates for name, training in self.trainings().items() if name != "train.finetune"):
+            idle["decoder.sessions"] = "nothing is trained on other sessions"
+        if self.options.adaptation == "ridge":
+            names = ("freeze_tokenizer", "frozen_layers", "fresh_head", "fresh_skip")
+            trained_only = (*(f"decoder.{name}" for name in names), "train.finetune.")
+            idle |= dict.fromkeys(trained_only, "decoder.adaptation=ridge trains no network")
+        return idle
 
     def trainings(self) -> Trainings:
         trainings = super().trainings()

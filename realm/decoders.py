@@ -141,8 +141,8 @@ class RealmStudent(RealmPooled):
             idle["decoder.drop_path"] = "train.teacher.updates=0 does not train the teacher"
         if not self.train_options.student.updates:
             names = ("alignment", "kind", "aligned_layers", "shuffled", "task", "reconstruction")
-            why = "train.student.updates=0 distils nothing"
-            idle |= dict.fromkeys((f"decoder.distillation.{name}" for name in names), why)
+            distilled = ("decoder.select_on", *(f"decoder.distillation.{name}" for name in names))
+            idle |= dict.fromkeys(distilled, "train.student.updates=0 distils nothing")
         if options.backbone != "mamba" and not self.has_teacher:
             idle["decoder.memory_s"] = f"backbone={options.backbone} has no states, and there is no teacher"
         if not options.distillation.alignment:

@@ -92,6 +92,8 @@ class _Guessing(RealmStudentPlus):
         super().adapt(replace(session, train=()), context, artifact)  # as pretraining left it
         if not session.train:
             return session
+        if not self.task_updates:
+            context.warnings.append("train.student.updates=0: guesses are those of a head as it was drawn")
         with context.phase("fit"):
             network = self.plus_network
             network.units.meet(session, 0.0)

@@ -114,6 +114,9 @@ class _Plus(RealmBase):
         if not self.options.read_in.horizons_s:
             names = ("decoder.read_in.parts", "decoder.read_in.few_s")
             idle |= dict.fromkeys(names, "decoder.read_in.horizons_s is empty: there is no read-in")
+        rehearsing = {"train.task", "train.student"}
+        if not any(training.updates for name, training in self.trainings().items() if name in rehearsing):
+            idle["decoder.read_in.few_s"] = "no network learns the task on other sessions"
         return idle | self.idle_teacher_options(self.train_options.teacher, self.options.layers)
 
     def sizes(self) -> Mapping[str, int]:
@@ -229,8 +232,13 @@ class RealmStudentPlus(_Plus):
             names = ("decoder.masking.", "decoder.drop_path", "train.teacher.", "train.task.")
             why = "hand_down.outputs=0 and hand_down.alignment=0, or train.student.updates=0, leave the teacher out"
             idle |= dict.fromkeys(names, why)
-        elif self.options.hand_down.outputs and not self.train_options.task.updates:
-            idle["train.task.updates"] = "a teacher without the task has no outputs to hand down; hand_down.outputs=0"
+        elif not self.train_options.task.updates:
+            if self.options.hand_down.outputs:
+                idle["train.task.updates"] = (
+                    "a teacher without the task has no outputs to hand down; hand_down.outputs=0"
+                )
+            if not self.train_options.teacher.updates:
+                idle["decoder.drop_path"] = "the teacher is not trained"
         return idle
 
     @property

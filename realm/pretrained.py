@@ -99,6 +99,7 @@ class RealmPreTrainedModel(PreTrainedModel):
             session = self.config.session
             channels = [True] * frames.shape[2] if session is None else session["mask"]
             mask = torch.tensor(channels, device=frames.device).expand(len(frames), -1)
+        mask = mask.bool()
         return frames.where(mask[:, None, :, None], 0), mask
 
 

@@ -312,3 +312,21 @@ def test_loaded_network_leaves_the_sessions_dead_channels_out(toy: Dataset, tmp_
     with torch.no_grad():
         torch.testing.assert_close(model(frames).prediction, model(frames, mask).prediction)
         assert not torch.allclose(model(frames).prediction, model(frames, torch.ones_like(mask)).prediction)
+
+
+def test_what_pretraining_warned_of_stands_in_the_record(toy: Dataset, tmp_path: Path, other_machine: Any) -> None:
+    """Trained now, found in the store, or given by a checkpoint on another machine."""
+    plan = plan_of(toy, "realm-pooled", "student", "finetune", window_s=100.0)
+    bank = SessionBank(toy, QUIET.stage)
+
+    def heard(name: str, given: Path | None = None) -> list[str]:
+        results, session = tmp_path / "results" / name, plan.folds[0].held_out[0]
+        record = checkpoint.finetune(plan, session, 0, tmp_path / name, results, bank, QUIET, given)
+        assert read_records(results) == [record]
+        return [warning for warning in record.warnings if warning.startswith("realm-student: windows of")]
+
+    trained, found = heard("trained"), heard("found")
+    checkpoint.pretrain(plan, plan.folds[0], 0, tmp_path / "pretrained", bank, QUIET)
+    other_machine()
+    assert trained == found == heard("given", tmp_path / "pretrained")
+    assert len(trained) == 1

@@ -279,7 +279,7 @@ def test_damaged_cache_is_made_again(toy_name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", ["blocked-v1", "calibration-v1"])
 def test_honest_protocols_hand_no_held_out_session_to_pretraining(toy: Dataset, tmp_path: Path, protocol: str) -> None:
     """A decoder that stops its pretraining on them finds none; under a protocol that is marked as leaky it does."""
-    train = {f"{stage}.updates": 0 for stage in ("teacher", "student", "finetune")}
+    train = {"teacher.updates": 0, "student.updates": 1, "finetune.updates": 0}
     request = RunRequest(
         model="realm-student", protocol=protocol, preset="tiny", options={"select_on": "held-out"}, train=train
     )

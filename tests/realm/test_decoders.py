@@ -24,7 +24,7 @@ from realmbench.realm.decoders import (
 from realmbench.realm.distillation import DistillationOptions, Student, distillation_loss
 from realmbench.realm.encoder import RealmEncoder
 from realmbench.realm.guesses import RealmStudentUnlabelled
-from realmbench.realm.plus_decoder import RealmStudentPlus
+from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
 from realmbench.realm.pretraining import MaskedAutoencoder
 from realmbench.seeds import stream_seed
 from realmbench.training.network_decoder import drawn, load_arrays_into
@@ -286,6 +286,15 @@ def test_options_of_fine_tuning_do_not_apply_to_the_read_out() -> None:
             {"student.updates": 0},
             "masking.share: nothing is aligned",
         ),
+        (RealmPooled, {"sessions": 2}, {"student.updates": 0}, "decoder.sessions: nothing is trained on other"),
+        (RealmStudent, {"select_on": "held-out"}, {"student.updates": 0}, "select_on: .*=0 distils nothing"),
+        (RealmStudentPlus, {"read_in.few_s": 9}, {"student.updates": 0}, "few_s: no network learns the task"),
+        (
+            RealmStudentPlus,
+            {"hand_down.outputs": 0, "drop_path": 0.1, "layers": 2},
+            {"teacher.updates": 0, "task.updates": 0},
+            "drop_path: the teacher is not trained",
+        ),
         (RealmStudentPlus, {"hand_down.alignment": 2}, {"student.updates": 0}, "alignment: .*=0 hands nothing down"),
         (RealmStudentPlus, {}, {"student.updates": 0, "task.updates": 5}, "task.updates: .*leave the teacher out"),
         (RealmStudentPlus, {"freeze_tokenizer": True}, {"finetune.updates": 0}, "freeze_tokenizer: .*trains nothing"),
@@ -308,6 +317,8 @@ def test_options_that_change_the_teacher_alone_are_taken() -> None:
     RealmStudent("tiny", {"backbone": "gru", "memory_s": 2.0})
     RealmStudent("tiny", {"drop_path": 0.1, "teacher_layers": 2})
     RealmTeacher("small", {"drop_path": 0.1}, {"teacher.updates": 0})  # it is fine-tuned with it
+    RealmTeacherPlus("small", {"drop_path": 0.1}, {"teacher.updates": 0, "task.updates": 0})
+    RealmStudent("tiny", {"sessions": 2}, {"student.updates": 0})  # so many are the teacher's
 
 
 def test_fresh_head_and_no_skip_in_the_second_version(

@@ -138,9 +138,8 @@ def test_half_precision_changes_training_a_little_and_predictions_not_at_all(var
 
 
 @pytest.mark.parametrize("variant", ["mamba2", "paper"])
-@pytest.mark.parametrize("causal", [True, False])
-def test_norms_stay_in_single_precision(variant: str, causal: bool) -> None:
-    changed = config(causal).model_copy(update={"precision": "bfloat16", "variant": variant})
+def test_norms_of_a_teacher_stay_in_single_precision(variant: str) -> None:
+    changed = config(causal=False).model_copy(update={"precision": "bfloat16", "variant": variant})
     net = RealmNetwork(RealmEncoder(changed), outputs=2).train()
     met: set[torch.dtype] = set()
     for part in net.modules():

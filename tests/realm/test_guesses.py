@@ -80,6 +80,17 @@ def test_without_rounds_and_without_frames_it_is_what_pretraining_left(
         assert set(artifact.arrays) - kept <= {"units.scale", "units.shift"}
 
 
+def test_guesses_of_a_head_that_has_learnt_nothing_are_warned_of(
+    context: Context, artifact: Artifact, sessions: list[Any], session_maker: Any
+) -> None:
+    session = session_maker(name="held-out", seed=9)
+    adapted(session, context, artifact)
+    assert context.warnings == []
+    drawn = RealmStudentUnlabelled("tiny", {}, {"student.updates": 0})
+    drawn.adapt(session, context, drawn.pretrain(sessions, context))
+    assert context.warnings == ["train.student.updates=0: guesses are those of a head as it was drawn"]
+
+
 def relabelled(session: SessionData) -> SessionData:
     """Return the session with targets of another place, size and course."""
     generator = np.random.default_rng(4)

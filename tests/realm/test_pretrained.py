@@ -15,11 +15,11 @@ from realmbench.decoder import Context
 from realmbench.errors import RealmbenchError
 from realmbench.realm.ahead import RealmAhead
 from realmbench.realm.decoders import RealmPooled, RealmTeacher
-from realmbench.realm.encoder import RealmEncoder
+from realmbench.realm.encoder import EncoderConfig, RealmEncoder
 from realmbench.realm.guesses import RealmStudentMixed, RealmStudentUnlabelled
 from realmbench.realm.plus_ahead import RealmStudentPlusAhead
 from realmbench.realm.plus_decoder import RealmStudentPlus, RealmTeacherPlus
-from realmbench.realm.pretrained import RealmForDecoding, RealmModel
+from realmbench.realm.pretrained import RealmConfig, RealmForDecoding, RealmModel
 from realmbench.realm.pretrained_plus import RealmPlusForDecoding
 from realmbench.training.network_decoder import NetworkStream, load_arrays_into
 
@@ -155,3 +155,26 @@ def test_pretrained_network_of_plus_is_one_that_transformers_loads(
     for name, value in model.network.state_dict().items():
         np.testing.assert_array_equal(value, artifact.arrays[name])
         np.testing.assert_array_equal(read_back[name], artifact.arrays[name])
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.float32], ids=str)
+def test_what_a_channel_holds_that_is_not_usable_is_not_looked_at(kind: torch.dtype) -> None:
+    """Neither behind the gate nor by the skip; masks as transformers' users pass them too."""
+    shape = EncoderConfig(
+        channels=3, features=1, rate=50, causal=True, variant="paper", d_model=16, layers=1, expand=2, headdim=16,
+        d_state=4, dropout=0.0,
+    )  # fmt: skip
+    config = RealmConfig(shape.model_dump(), outputs=2, skip=True)
+    mask = torch.tensor([[True, False, True]]).to(kind)
+    silent = torch.randn(1, 20, 3, 1)
+    silent[:, :, 1] = 0
+    broken = silent.clone()
+    broken[:, :, 1] = torch.nan
+    decoder, encoder = RealmForDecoding(config).eval(), RealmModel(config).eval()
+    with torch.no_grad():
+        torch.nn.init.ones_(decoder.network.skip.weight)
+        torch.testing.assert_close(decoder(broken, mask).prediction, decoder(silent, mask).prediction)
+        torch.testing.assert_close(encoder(broken, mask).last_hidden_state, encoder(silent, mask).last_hidden_state)
+        assert torch.isfinite(decoder(broken, mask).prediction).all()
+        raised = silent + torch.tensor([0.0, 1.0, 0.0])[:, None]
+        assert not torch.allclose(decoder(raised).prediction, decoder(silent).prediction)
