@@ -20,7 +20,8 @@ class NetworkOptions(BaseModel):
 
     Attributes
     ----------
-    variant : ``mamba2`` has standard blocks, ``paper`` the published ones with their skip from the frame to the output.
+    variant : ``mamba2`` has standard blocks, ``paper`` the published ones; of those a head that pretraining left has
+        their skip from the frame to the output.
     d_model, layers, expand, headdim, d_state : width, depth, inner width, head width and state of the blocks.
     dropout : on the output of every block; in the ``paper`` variant on the tokens too.
     energy_s : time constant of the causal channel gate in seconds; null averages from the start on, as published.
