@@ -129,7 +129,7 @@ def test_sessions_that_a_leaky_protocol_hands_out_are_steadied_too(tmp_path: Pat
         """The published student behind the normaliser."""
 
     sessions, held_out = [session_maker(name="a"), session_maker(name="b", seed=1)], session_maker(name="c", seed=2)
-    stages = {f"{stage}.updates": 0 for stage in ("teacher", "student", "finetune")}
+    stages = {"teacher.updates": 0, "student.updates": 1, "finetune.updates": 0}
 
     def selected_on(decoder: type[RealmStudent], selection: Any) -> Any:
         context = Context(0, "cpu", ArtifactStore(tmp_path, "code", {}), tmp_path, selection=[selection])
