@@ -12,6 +12,9 @@ from .records import BlockScore, RunRecord
 from .statistics import Comparison, comparable, label, methods, runs_by_session
 from .uncertainty import Interval, block_sums, interval, score_matrix
 
+# How many curves, the highest, are put into words one by one; all stand in the table.
+IN_WORDS = 3
+
 
 @dataclass(frozen=True)
 class Point:
@@ -122,12 +125,12 @@ def in_words(lines: Sequence[Curve]) -> str:
                 if there[best] > 0
                 else f"{when} no causal decoder scores above 0 (the highest: {best}, {there[best]:.3f})."
             )
-    for curve in causal:
-        if len(curve.points) > 1 and curve.points[-1].r2 > 0:
-            enough = next(point for point in curve.points if point.r2 >= 0.9 * curve.points[-1].r2)
-            sentences.append(
-                f"{curve.label} reaches nine tenths of its R2 of {curve.points[-1].r2:.3f} after {enough.seconds:g} s."
-            )
+    whole = [curve for curve in causal if len(curve.points) > 1 and curve.points[-1].r2 > 0]
+    for curve in sorted(whole, key=lambda curve: -curve.points[-1].r2)[:IN_WORDS]:
+        enough = next(point for point in curve.points if point.r2 >= 0.9 * curve.points[-1].r2)
+        sentences.append(
+            f"{curve.label} reaches nine tenths of its R2 of {curve.points[-1].r2:.3f} after {enough.seconds:g} s."
+        )
     return " ".join(sentences)
 
 

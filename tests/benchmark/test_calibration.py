@@ -190,3 +190,12 @@ def test_scores_below_zero_are_not_praised() -> None:
     assert "Without any calibration no causal decoder scores above 0 (the highest: m (tiny), -0.400)." in words
     assert "With 30 s m (tiny) is highest (R2 0.200)." in words
     assert "m (tiny) reaches nine tenths of its R2 of 0.200 after 30 s." in words
+
+
+def test_only_the_highest_curves_are_put_into_words() -> None:
+    def curve(name: str, last: float) -> Curve:
+        return Curve(name, True, 2, 1, (Point(0.0, 0.0, None), Point(30.0, last, None)))
+
+    words = in_words([curve("a", 0.1), curve("b", 0.4), curve("c", 0.2), curve("d", 0.3)])
+    told = [sentence.split()[0] for sentence in words.split(". ") if "nine tenths" in sentence]
+    assert told == ["b", "d", "c"]
