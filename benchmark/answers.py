@@ -17,7 +17,7 @@ HEADER = (
 )  # fmt: skip
 CLAIMS = {
     "missing": "none: sessions are missing",
-    "mixed": "none: several versions of the code",
+    "mixed": "none: several versions of code or data",
     "equal": "practically equal",
     "few": "none: too few sessions",
     "many": "none, alone it could be",

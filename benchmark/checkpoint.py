@@ -24,7 +24,7 @@ from .decoder import DECODERS, Decoder
 from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
 from .files import write_text_whole
 from .plan import Plan
-from .pretrainings import ArtifactRecord
+from .pretrainings import ArtifactRecord, keep
 from .provenance import TRAINING, Training, read_training
 from .records import RunRecord, record_path, write_record
 from .runner import pretrain_on, with_warnings
@@ -123,7 +123,10 @@ def finetune(
     if given is not None:
         context.warnings.extend(warning for each in artifacts for warning in each.warnings)
     record = with_warnings(SingleRun(remembering, fold, session, seed, artifact, bank, events).record(), context)
-    write_record(record, record_path(results_dir, plan.suite, *plan.place(bank.dataset), session, seed))
+    path = record_path(results_dir, plan.suite, *plan.place(bank.dataset), session, seed)
+    if artifacts:
+        keep(path.parent, artifacts)
+    write_record(record, path)
     decoder = remembering.made[-1]
     training = _training(plan, bank, fold, session, seed, artifacts)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from .errors import RealmbenchError
 from .records import BlockScore, RunRecord
 from .statistics import Comparison, comparable, label, methods, runs_by_session
@@ -147,5 +145,9 @@ def table(lines: Sequence[Curve]) -> tuple[list[str], list[list[str]]]:
 
 
 def _text(point: Point) -> str:
-    half = "" if point.interval is None else f" ± {np.subtract(point.interval.high, point.interval.low) / 2:.3f}"
-    return f"{point.r2:.3f}{half}"
+    if point.interval is None:
+        return f"{point.r2:.3f}"
+    low, high = point.interval.low, point.interval.high
+    if point.interval.method == "t":
+        return f"{point.r2:.3f} ± {(high - low) / 2:.3f}"
+    return f"{point.r2:.3f} ({low:.3f} to {high:.3f})"  # a bootstrap's need not be symmetric

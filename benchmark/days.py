@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .records import RunRecord
-from .statistics import HEADLINE, Comparison, comparable, label, methods, runs_by_session
+from .statistics import Comparison, comparable, label, methods, runs_by_session
 
 # A line over fewer days says nothing of time.
 FEWEST_DAYS = 3
@@ -58,7 +58,7 @@ def day_curves(records: Iterable[RunRecord]) -> list[tuple[Comparison, list[DayC
 
 def _curves(runs: Mapping[str, Mapping[int, RunRecord]]) -> list[DayCurve]:
     """Return one curve per seconds of calibration that all runs have."""
-    stages = [_stages(run) for of_session in runs.values() for run in of_session.values()]
+    stages = [run.r2_by_calibration for of_session in runs.values() for run in of_session.values()]
     common = set.intersection(*(set(stage) for stage in stages))
     first = next(iter(next(iter(runs.values())).values()))
     curves = []
@@ -67,15 +67,9 @@ def _curves(runs: Mapping[str, Mapping[int, RunRecord]]) -> list[DayCurve]:
         for of_session in runs.values():
             day = next(iter(of_session.values())).day
             assert day is not None
-            points.append((day, float(np.mean([_stages(run)[seconds] for run in of_session.values()]))))
+            points.append((day, float(np.mean([run.r2_by_calibration[seconds] for run in of_session.values()]))))
         curves.append(DayCurve(label(first), first.causal, seconds, tuple(sorted(points))))
     return curves
-
-
-def _stages(run: RunRecord) -> dict[float | None, float]:
-    """Return R2 by seconds of calibration."""
-    earlier: dict[float | None, float] = {point.calibration_s: point.metrics[HEADLINE] for point in run.curve}
-    return {**earlier, run.calibration_s: run.metrics[HEADLINE]}
 
 
 def in_words(lines: Sequence[DayCurve]) -> str:

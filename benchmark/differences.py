@@ -11,7 +11,7 @@ import numpy as np
 from .curves import at_calibration
 from .errors import RealmbenchError, unknown_name
 from .records import RunRecord
-from .statistics import Comparison, comparable, label, methods, runs_by_session, sums_of
+from .statistics import Comparison, comparable, label, methods, runs_by_session, sums_of, versions
 from .uncertainty import (
     EQUIVALENCE,
     INTERVAL_SESSIONS,
@@ -39,7 +39,7 @@ class Difference:
     calibration_s : seconds of calibration at which they are compared; None takes each record's own score.
     sessions : R2 of the first minus R2 of the second, averaged over seeds, by session.
     missing : held-out sessions that one of them lacks.
-    mixed : labels of those whose records several versions of the code made.
+    mixed : labels of those whose records several versions of the code made, or of the data.
     left_out : seeds that one of them lacks on some session; they count for nothing.
     other_data : sessions of which the two were handed different data: frames of another version, or spikes beside them.
     interval : 95 % interval of the mean difference; None below four sessions.
@@ -47,7 +47,7 @@ class Difference:
         all datasets included; None below six sessions.
     probabilities : that the first is worse, practically equal (within 0.01), better; None below six sessions.
     claimed : the difference is larger than chance allows, after adjustment, and no session is missing,
-        and each of the two is one version of the code.
+        and each of the two is of one version of the code and of the data.
     """
 
     first: str
@@ -100,15 +100,19 @@ def differences(
     RealmbenchError : a name fits no record or several methods, methods share no session and seed, one lacks a
         point of calibration, or no dataset, protocol and front end has all of them.
     """
-    pairs, known = [], set()
-    for comparison, group in comparable(record for record in records if record.audit is None):
-        available = {label(runs[0]): runs for runs in methods(group).values()}
-        known |= {*available, *(runs[0].model for runs in available.values())}
+    pairs = []
+    usable = [record for record in records if record.audit is None]
+    groups = comparable(usable)
+    curved = [(table, group) for table, group in groups if any(each.calibration_s is not None for each in group)]
+    # Points are of curves, which not every protocol draws.
+    for comparison, group in (curved or groups) if calibrations else groups:
+        available = _by_label(group)
         one, *rest = (_chosen(name, available) for name in (first, *others))
         if one is not None and all(other is not None for other in rest):
             others_here = [other for other in rest if other is not None]
             pairs += [Pair(comparison, one, other, point) for point in calibrations or (None,) for other in others_here]
     if not pairs:
+        known = {name for record in usable for name in (record.model, label(record))}
         for name in (first, *others):
             if name not in known:
                 raise unknown_name("method among the records", name, known)
@@ -153,6 +157,18 @@ def paired(pairs: Sequence[Pair], decided: int = 0) -> list[tuple[Comparison, li
         difference = _difference(comparison, seconds, a, b, left_out, p_value, p_adjusted)
         found.setdefault(repr(comparison), (comparison, []))[1].append(difference)
     return list(found.values())
+
+
+def _by_label(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+    found: dict[str, list[RunRecord]] = {}
+    for runs in methods(records).values():
+        if (other := found.setdefault(label(runs[0]), runs)) is not runs:
+            one, two = other[0], runs[0]
+            raise RealmbenchError(
+                f"{label(one)} on {one.dataset} was run with two configurations, {one.config_hash[:6]} and "
+                f"{two.config_hash[:6]}: a preset has changed between them. Run the older one again, or delete it"
+            )
+    return found
 
 
 def _chosen(name: str, available: Mapping[str, list[RunRecord]]) -> list[RunRecord] | None:
@@ -200,10 +216,6 @@ def _at(runs: Runs, seconds: float | None) -> Runs:
     return {name: {seed: at_calibration(run, seconds) for seed, run in seeds.items()} for name, seeds in runs.items()}
 
 
-def _codes(runs: Runs) -> set[str]:
-    return {run.code for of_session in runs.values() for run in of_session.values()}
-
-
 def _difference(
     comparison: Comparison,
     seconds: float | None,
@@ -220,7 +232,8 @@ def _difference(
     runs = [next(iter(of_session.values())) for of_session in a.values()]
     other = next(iter(next(iter(b.values())).values()))
     names = label(runs[0]), label(other)
-    mixed = tuple(name for name, own in zip(names, (a, b)) if len(_codes(own)) > 1)
+    used = ((run for of_session in own.values() for run in of_session.values()) for own in (a, b))
+    mixed = tuple(name for name, own in zip(names, used) if versions(own) > 1)
     return Difference(
         first=names[0],
         second=names[1],
@@ -298,7 +311,8 @@ def _claim(d: Difference, count: int) -> str:
     return {
         "missing": f"Nothing is claimed: {len(d.missing)} of {count + len(d.missing)} held-out sessions are missing "
         f"({', '.join(d.missing)}), and which ones are there may decide.",
-        "mixed": f"Nothing is claimed: several versions of the code made the records of {' and of '.join(d.mixed)}.",
+        "mixed": "Nothing is claimed: several versions of the code or of the data made the records of "
+        f"{' and of '.join(d.mixed)}.",
         "better": f"It can be claimed that {better} is better than {worse} on sessions like these.",
         "equal": f"It can be claimed that the two are practically equal: "
         f"the whole interval lies within {EQUIVALENCE:g}.",

@@ -142,7 +142,7 @@ def _minus(difference: Difference) -> str:
     if difference.missing:
         parts.append(f"{len(difference.missing)} sessions missing")
     if difference.mixed:
-        parts.append("of several codes")
+        parts.append("of several versions")
     return ", ".join(parts)
 
 

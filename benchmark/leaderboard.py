@@ -134,7 +134,7 @@ def _curve_lines(lines: Sequence[Curve]) -> list[str]:
         return []
     header, rows = curve_table(lines)
     return [
-        "R2 against seconds of calibration, ± half the 95 % interval:",
+        "R2 against seconds of calibration, with the 95 % interval (± half of it where it is symmetric):",
         "",
         *_table(header, rows),
         "",

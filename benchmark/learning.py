@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .pretrainings import ArtifactRecord
-from .records import RunRecord
-from .statistics import HEADLINE, Comparison, comparable, label, methods
+from .records import HEADLINE, RunRecord
+from .statistics import Comparison, comparable, label, methods
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Reached:
     Attributes
     ----------
     points : of every fold and seed the fold, the best validation score of the stage, and R2 averaged over the held-out
-        sessions. Folds differ in both, whatever a method does: compare within one.
+        sessions, where all of that fold that any method was run on are there. Folds differ in both, whatever a method
+        does: compare within one.
     """
 
     stage: str
@@ -137,22 +138,21 @@ def reached(records: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord]) ->
     found = []
     for comparison, group in comparable(records):
         lines = []
+        sessions: dict[str, set[str]] = {}
+        for run in group:
+            sessions.setdefault(run.fold, set()).add(run.session)
         for method in methods(group).values():
-            scores: dict[str, dict[tuple[str, str], list[float]]] = {}
+            scores: dict[str, dict[tuple[str, str], dict[str, float]]] = {}
             for run, kind, address in _used(method, kept):
-                scores.setdefault(kind, {}).setdefault((run.fold, address), []).append(run.metrics[HEADLINE])
-            lines += [
-                Reached(
-                    stage=stage,
-                    label=label(method[0]),
-                    causal=method[0].causal,
-                    points=tuple(
-                        (fold, kept[address].best_score, float(np.mean(r2)))
-                        for (fold, address), r2 in sorted(of_stage.items())
-                    ),
+                scores.setdefault(kind, {}).setdefault((run.fold, address), {})[run.session] = run.metrics[HEADLINE]
+            for stage, of_stage in sorted(scores.items()):
+                points = tuple(
+                    (fold, kept[address].best_score, float(np.mean(list(r2.values()))))
+                    for (fold, address), r2 in sorted(of_stage.items())
+                    if set(r2) == sessions[fold]
                 )
-                for stage, of_stage in sorted(scores.items())
-            ]
+                if points:
+                    lines.append(Reached(stage, label(method[0]), method[0].causal, points))
         if lines:
             found.append((comparison, lines))
     return found

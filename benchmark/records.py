@@ -22,6 +22,8 @@ from .manifest import SplitManifest
 from .tuning_record import TUNING_FOLDER
 
 SCHEMA_VERSION = 1
+# The metric by which methods are ranked.
+HEADLINE = "r2_axis_mean"
 # Beside the records of a method: which of them were run again, and what came out.
 REPRODUCED = "reproduced.jsonl"
 Line = TypeVar("Line", bound=BaseModel)
@@ -173,6 +175,12 @@ class RunRecord(_Part):
         """Seconds of training with everything that had to be trained first, teacher included."""
         return self.training_seconds + sum(artifact.seconds for artifact in self.artifacts)
 
+    @property
+    def r2_by_calibration(self) -> dict[float | None, float]:
+        """R2 by seconds of calibration, its own last; None stands for those of a run without a limit."""
+        earlier: dict[float | None, float] = {point.calibration_s: point.metrics[HEADLINE] for point in self.curve}
+        return {**earlier, self.calibration_s: self.metrics[HEADLINE]}
+
 
 class Reproduction(_Part):
     """A recorded run that was run again (`realmbench reproduce`), and what came out.
@@ -235,10 +243,13 @@ def read_record(path: Path) -> RunRecord:
 
     Raises
     ------
-    RealmbenchError : the file is not a run record of this schema; the message names the first offending key.
+    RealmbenchError : the file is not a run record of this schema (the message names the first offending key), or
+        cannot be read.
     """
     try:
-        return RunRecord.model_validate_json(path.read_text())
+        return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RealmbenchError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValidationError, ValueError) as error:
         detail = str(error)
         if isinstance(error, ValidationError):
@@ -292,8 +303,12 @@ def suites(results_dir: Path) -> list[str]:
 
 
 def record_files(folder: Path) -> Iterable[Path]:
-    """Yield the files of records below a folder, sorted."""
-    return (path for path in sorted(folder.rglob("*.json")) if not path.name.endswith(".failed.json"))
+    """Yield the files of records below a folder, sorted; those that another process is writing are hidden."""
+    return (
+        path
+        for path in sorted(folder.rglob("*.json"))
+        if not path.name.startswith(".") and not path.name.endswith(".failed.json")
+    )
 
 
 def note_reproduction(folder: Path, entry: Reproduction) -> None:
@@ -345,17 +360,31 @@ def same_code(folder: Path, first: str, second: str) -> bool:
 def _equal_codes(folder: Path) -> dict[str, str]:
     """Return for every code that gave what another gave the name that all of them go by."""
     entries = read_reproductions(folder)
+    exact, other = [each for each in entries if each.exact], [each for each in entries if not each.exact]
     # One that came out otherwise, with all else the same, outweighs those that did not.
-    broken = {_circumstances(entry) for entry in entries if not entry.exact}
+    broken = set(map(_circumstances, other))
     one_name: dict[str, str] = {}
-    for entry in entries:
-        if entry.exact and _circumstances(entry) not in broken:
+    for entry in exact:
+        if _circumstances(entry) not in broken:
             names = {one_name.get(code, code) for code in (entry.recorded_code, entry.code)}
             joined = {entry.recorded_code, entry.code, *(code for code, name in one_name.items() if name in names)}
             one_name |= dict.fromkeys(joined, min(names))
-    return one_name
+    # Nor are two the same by way of a third when they gave different things themselves, on the machines of the others.
+    vouched = {(one_name.get(entry.code), _machines(entry)) for entry in exact}
+    doubtful = {
+        one_name.get(entry.code)
+        for entry in other
+        if entry.code != entry.recorded_code
+        and one_name.get(entry.code) == one_name.get(entry.recorded_code)
+        and (one_name.get(entry.code), _machines(entry)) in vouched
+    }
+    return {code: name for code, name in one_name.items() if name not in doubtful}
 
 
 def _circumstances(entry: Reproduction) -> str:
+    return json.dumps([entry.recorded_code, entry.code, _machines(entry)])
+
+
+def _machines(entry: Reproduction) -> str:
     machines = [entry.recorded_device, entry.device, entry.threads, entry.versions]
-    return json.dumps([entry.recorded_code, entry.code, *machines], sort_keys=True)
+    return json.dumps(machines, sort_keys=True)

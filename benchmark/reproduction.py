@@ -20,7 +20,7 @@ from .errors import OptionError, RealmbenchError
 from .machine import limited_threads
 from .options import leaves
 from .plan import Plan, RunRequest, make_plan
-from .records import Reproduction, RunRecord, note_reproduction, read_record, record_files
+from .records import HEADLINE, Reproduction, RunRecord, note_reproduction, read_record, record_files
 from .runner import run
 
 # What another run of the same may say otherwise: when, where, with which code, how fast, and in which words.
@@ -121,14 +121,16 @@ def reproduce(
         )
     with tempfile.TemporaryDirectory() as folder, limited_threads(record.threads):
         [again] = run(plan, dataset, Path(folder), events, bank)
+    if set(again.r2_by_calibration) != set(record.r2_by_calibration):
+        raise RealmbenchError(f"{recorded.name}: it is scored with other seconds of calibration than its record has")
     entry = Reproduction(
         session=record.session,
         seed=record.seed,
         cached=store is None,
         recorded_code=record.code,
         code=again.code,
-        recorded_r2=record.metrics["r2_axis_mean"],
-        r2=again.metrics["r2_axis_mean"],
+        recorded_r2=record.metrics[HEADLINE],
+        r2=again.metrics[HEADLINE],
         largest_difference=_largest_difference(again, record),
         exact=_measured(again) == _measured(record),
         recorded_device=record.device,
@@ -183,7 +185,5 @@ def _measured(record: RunRecord) -> dict[str, Any]:
 
 
 def _largest_difference(first: RunRecord, second: RunRecord) -> float:
-    def points(record: RunRecord) -> list[dict[str, float]]:
-        return [record.metrics, *(point.metrics for point in record.curve)]
-
-    return max(abs(a["r2_axis_mean"] - b["r2_axis_mean"]) for a, b in zip(points(first), points(second)))
+    ours, theirs = first.r2_by_calibration, second.r2_by_calibration
+    return max(abs(ours[seconds] - theirs[seconds]) for seconds in ours)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import RealmbenchError, unknown_name
-from .records import RunRecord, held_out_of
+from .records import HEADLINE, RunRecord, held_out_of
 from .uncertainty import (
     LEAK_ERRORS,
     SIGNIFICANCE_SESSIONS,
@@ -22,7 +22,6 @@ from .uncertainty import (
     interval,
 )
 
-HEADLINE = "r2_axis_mean"
 # What a table shows where there is no number.
 MISSING = "–"
 # Characters of changed options that a table has room for.
@@ -65,7 +64,7 @@ class Row:
     ceiling : mean over sessions of the exact ceiling for this decoder's look-ahead, where every session has one.
     errors_above_ceiling : standard errors by which the mean exceeds it; above three it is a leak.
     look_ahead_s : seconds of future that it needs; None for the whole record.
-    codes : versions of the code that made the records; a mean over several is of no single method.
+    versions : of the code, or of one session's data, that made the records; a mean over several is of no single method.
     calibration_s : shortest and longest calibration among the sessions, where the protocol limits it.
     parameters : needed to predict.
     input_kbit_s : bandwidth at the electrodes and after the front end, where recorded.
@@ -92,7 +91,7 @@ class Row:
     left_out: tuple[int, ...]
     ceiling: float | None
     errors_above_ceiling: float | None
-    codes: int
+    versions: int
     calibration_s: tuple[float, float] | None
     parameters: int
     input_kbit_s: tuple[float, float] | None
@@ -157,13 +156,16 @@ def comparable(
 
 
 def joined(suites: Iterable[Sequence[RunRecord]]) -> list[RunRecord]:
-    """Put the records of several suites together; of a method that several have on a dataset, those of the first."""
+    """Put the records of several suites together; of a method that several have on a dataset, those of the first.
+
+    A method is what tables call it: one whose preset has changed between two suites is one.
+    """
     taken_from: dict[tuple[str, ...], int] = {}
     return [
         record
         for number, records in enumerate(suites)
         for record in records
-        if taken_from.setdefault((*_table(record), *_method(record)), number) == number
+        if taken_from.setdefault((*_table(record), label(record)), number) == number
     ]
 
 
@@ -294,7 +296,7 @@ def _row(records: Sequence[RunRecord], sessions: tuple[str, ...]) -> Row:
         left_out=tuple(sorted({record.seed for record in records} - set(common))),
         ceiling=float(np.mean(ceilings)) if known else None,
         errors_above_ceiling=errors_above_ceiling(sums, ceilings) if known else None,
-        codes=len({record.code for record in records}),
+        versions=versions(records),
         calibration_s=(min(calibrations), max(calibrations)) if calibrations else None,
         parameters=first.parameters_deployed,
         input_kbit_s=None
@@ -333,9 +335,23 @@ def runs_by_session(records: Iterable[RunRecord]) -> dict[str, dict[int, RunReco
     found: dict[str, dict[int, RunRecord]] = {}
     for record in records:
         if found.setdefault(record.session, {}).setdefault(record.seed, record) is not record:
-            raise RealmbenchError(f"two records of {record.model}, {record.session}, seed {record.seed}: delete one")
+            raise RealmbenchError(
+                f"two records of {label(record)}, {record.session}, seed {record.seed}, configuration "
+                f"{record.config_hash[:6]}, in suite {record.suite}, {record.dataset}, {record.protocol}, "
+                f"{record.front_end}: delete one"
+            )
     common = sorted(set.intersection(*(set(runs) for runs in found.values()))) if found else []
     return {session: {seed: found[session][seed] for seed in common} for session in sorted(found) if common}
+
+
+def versions(records: Iterable[RunRecord]) -> int:
+    """Return how many versions of the code made a method's records, or of the data those of one session, if more."""
+    codes: set[str] = set()
+    data: dict[str, set[str]] = {}
+    for record in records:
+        codes.add(record.code)
+        data.setdefault(record.session, set()).add(record.data_key)
+    return max(len(codes), *map(len, data.values()))
 
 
 def sums_of(runs: Mapping[str, Mapping[int, RunRecord]]) -> list[BlockSums]:
@@ -380,8 +396,8 @@ def in_words(comparison: Comparison, rows: Sequence[Row]) -> str:
         low, high = min(span[0] for span in ranges), max(span[1] for span in ranges)
         span = f"{high:g} s" if low == high else f"{low:g} to {high:g} s, as much as fits,"
         sentences.append(f"These are scores with {span} of calibration.")
-    if mixed := [row.label for row in rows if row.codes > 1]:
-        sentences.append(f"Made by several versions of the code: {', '.join(mixed)}; run them again.")
+    if mixed := [row.label for row in rows if row.versions > 1]:
+        sentences.append(f"Made by several versions of the code or of the data: {', '.join(mixed)}; run them again.")
     if len(devices := sorted({device for row in rows for device in row.devices})) > 1:
         timed = {device: [row.label for row in rows if row.devices[0] == device] for device in devices}
         places = (f"{device} ({', '.join(labels) or 'none'})" for device, labels in timed.items())

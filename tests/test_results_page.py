@@ -50,7 +50,7 @@ def test_every_calibration_curve_in_its_tables_is_on_a_page() -> None:
     """Pages are compared with the records in ``tests/benchmark/test_pages.py``."""
 
     def curve(line: str) -> list[str]:
-        return re.findall(r"-?\d\.\d{3} ± \d\.\d{3}", line)
+        return re.findall(r"-?\d\.\d{3} (?:± \d\.\d{3}|\(-?\d\.\d{3} to -?\d\.\d{3}\))", line)
 
     pages = [ROOT / "leaderboard.md", *(ROOT / "results").glob("*/README.md")]
     given = [curve(line) for page in pages for line in page.read_text().splitlines() if line.startswith("|")]

@@ -73,12 +73,17 @@ def leaderboard(
         typer.Option(help="Suite to show; needed where results hold more than one."),
     ] = None,
     results_dir: ResultsDir = Path("results"),
-    output: Annotated[Path, typer.Option(help="File to write.")] = Path("leaderboard.md"),
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="File to write; leaderboard.md by default. With --json none is written."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write leaderboard.md from the run records of a suite. Example: `realmbench leaderboard --suite core-v1`."""
     from realmbench.statistics import compare as compare_methods
 
+    if as_json and output is not None:
+        raise OptionError("--json prints and writes no file; leave --output out")
     chosen, records = _records_of(results_dir, suite)
     if as_json:
         comparisons = [
@@ -98,7 +103,8 @@ def leaderboard(
         listed = read_suite(chosen)
         missing, answered = outstanding(listed, records), answers(listed.asked(), records)
     print_comparisons(records)
-    path = write_leaderboard(records, chosen, output, missing, read_pretrainings(results_dir, chosen), answered)
+    path = output or Path("leaderboard.md")
+    write_leaderboard(records, chosen, path, missing, read_pretrainings(results_dir, chosen), answered)
     err.print(f"Wrote {path} from {len(records)} records.", markup=False)
 
 

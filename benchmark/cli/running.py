@@ -79,12 +79,16 @@ def run(
     from realmbench.machine import limited_threads
     from realmbench.options import parse_settings
     from realmbench.plan import RunRequest, make_plan
+    from realmbench.records import recorded_name
     from realmbench.render import err, print_comparisons, progress_events
     from realmbench.runner import FailedRunsError, SessionBank
     from realmbench.runner import run as run_plan
 
     if twice := sorted({name for name in model if model.count(name) > 1}):
         raise OptionError(f"--model {', '.join(twice)} is given twice")
+    for name in model:
+        if len(alike := [other for other in model if recorded_name(other) == recorded_name(name)]) > 1:
+            raise OptionError(f"--model {' and '.join(alike)}: records call both {recorded_name(name)}; rename a file")
     parsed = parse_settings(settings or [])
     opened = open_dataset(dataset, data_root, parsed["data"])
     wanted = [name.strip() for name in sessions.split(",")] if sessions is not None else None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realmbench.curves import Curve, Point, curves, in_words
+from realmbench.curves import Curve, Point, curves, in_words, table
 from realmbench.dataset import Dataset, open_dataset
 from realmbench.differences import differences
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError
@@ -21,6 +21,7 @@ from realmbench.protocols import BlockedV1, CalibrationV1
 from realmbench.records import RunRecord, read_records
 from realmbench.runner import Events, SessionBank, run
 from realmbench.session import Normaliser
+from realmbench.uncertainty import Interval
 
 
 def execute(dataset: Dataset, results: Path, **request: Any) -> list[RunRecord]:
@@ -199,3 +200,13 @@ def test_only_the_highest_curves_are_put_into_words() -> None:
     words = in_words([curve("a", 0.1), curve("b", 0.4), curve("c", 0.2), curve("d", 0.3)])
     told = [sentence.split()[0] for sentence in words.split(". ") if "nine tenths" in sentence]
     assert told == ["b", "d", "c"]
+
+
+def test_an_interval_that_is_not_symmetric_is_shown_by_its_ends() -> None:
+    points = [
+        Point(15.0, -0.234, Interval(-0.653, -0.053, "hierarchical bootstrap")),
+        Point(30.0, 0.5, Interval(0.4, 0.6, "t")),
+        Point(60.0, 0.6, None),
+    ]
+    _, [row] = table([Curve("m (tiny)", True, 12, 3, tuple(points))])
+    assert row[3:] == ["-0.234 (-0.653 to -0.053)", "0.500 ± 0.100", "0.600"]

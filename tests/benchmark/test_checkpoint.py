@@ -15,6 +15,7 @@ from realmbench.dataset import Dataset
 from realmbench.decoder import DECODERS
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError, UnknownNameError
 from realmbench.plan import Plan, RunRequest, make_plan
+from realmbench.pretrainings import read_pretrainings
 from realmbench.provenance import read_training
 from realmbench.records import RunRecord, read_record, read_records
 from realmbench.runner import Events, SessionBank, run
@@ -144,6 +145,7 @@ def test_fitted_network_loads_with_transformers_and_predicts_the_same(toy: Datas
     from realmbench.realm.pretrained import RealmForDecoding
 
     record = finetuned(toy, tmp_path)
+    assert set(read_pretrainings(tmp_path / "results", record.suite)) == {use.hash for use in record.artifacts}
     model = RealmForDecoding.from_pretrained(tmp_path / "fitted")
     session = model.decoded_session()
     assert session.name == record.session

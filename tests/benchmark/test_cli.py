@@ -141,6 +141,8 @@ def test_json_is_clean_on_standard_output(tmp_path: Path, toy_name: str) -> None
         (["sweep", "absent.toml"], "cannot read absent.toml"),
         (["figures"], "holds no run records"),
         (["run", "--model", "mean", "--model", "mean", "--dataset", "TOY"], "--model mean is given twice"),
+        (["run", "--model", "a/d.py:M", "--model", "b/d.py:M", "--dataset", "TOY"], "records call both d:M"),
+        (["leaderboard", "--json", "--output", "x.md"], "leave --output out"),
         (["run", "--model", "mean", "--dataset", "TOY", "--suite", "../x"], "a suite's name has"),
         (["run", "--model", "mean", "--dataset", "TOY", "--device", "tpu"], "--device tpu cannot be used here"),
         (["run", "--model", "mean", "--dataset", "TOY", "--results-dir", "FILE"], "is a file; name a folder"),

@@ -154,7 +154,7 @@ def test_records_of_several_versions_of_the_code_claim_nothing(template: RunReco
     [(_, [found])] = differences(old + records[base.size :], "a", ["b"])
     assert found.mixed == ("a (tiny)",)
     assert not found.claimed
-    assert "several versions of the code made the records of a (tiny)." in in_words(found)
+    assert "several versions of the code or of the data made the records of a (tiny)." in in_words(found)
 
 
 def test_names_that_fit_none_or_several_are_refused(template: RunRecord, base: np.ndarray) -> None:
@@ -242,3 +242,31 @@ def test_a_point_that_is_not_there_is_named(template: RunRecord, base: np.ndarra
         differences(a + b, "a", ["b"], [0.0])
     with pytest.raises(RealmbenchError, match="was not run with seconds of calibration"):
         differences(records_of(template, "a", base) + b, "a", ["b"], [60.0])
+
+
+def test_seeds_that_were_handed_different_data_claim_nothing(template: RunRecord, base: np.ndarray) -> None:
+    records = records_of(template, "a", base + 0.1) + records_of(template, "b", base)
+    records[1] = records[1].model_copy(update={"data_key": "mended"})
+    [(_, [found])] = differences(records, "a", ["b"])
+    assert (found.mixed, found.claimed) == (("a (tiny)",), False)
+
+
+def test_one_name_for_two_configurations_is_refused(template: RunRecord, base: np.ndarray) -> None:
+    records = records_of(template, "a", base + 0.1) + records_of(template, "b", base)
+    retuned = records_of(template, "a", base - 0.1, config_hash="retuned")
+    with pytest.raises(RealmbenchError, match=r"a \(tiny\) on .* was run with two configurations, .* and retune"):
+        differences(records + retuned, "a", ["b"])
+
+
+def test_records_without_a_curve_are_passed_over_where_points_are_compared(
+    template: RunRecord, base: np.ndarray
+) -> None:
+    without = records_of(template, "a", base) + records_of(template, "b", base)
+    with_curve = [
+        record.model_copy(update={"protocol": "calibration-v1", "calibration_s": 15.0})
+        for record in records_of(template, "a", base + 0.1) + records_of(template, "b", base)
+    ]
+    [(comparison, [found])] = differences(without + with_curve, "a", ["b"], [15.0])
+    assert (comparison.protocol, found.mean) == ("calibration-v1", pytest.approx(0.1))
+    with pytest.raises(RealmbenchError, match="run it under calibration-v1"):
+        differences(without, "a", ["b"], [15.0])

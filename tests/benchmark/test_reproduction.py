@@ -24,6 +24,7 @@ from realmbench.records import (
     read_records,
     read_reproductions,
     same_code,
+    write_record,
 )
 from realmbench.reproduction import Recorded, choose, reproduce
 from realmbench.runner import run
@@ -259,3 +260,25 @@ def test_the_command_says_what_came_out(
     assert found["r2"] < found["recorded_r2"] - 0.01
     assert command(other, "--tolerance", "1") == 0
     assert command(old, "--session", "c9") == 2
+
+
+def test_a_third_code_does_not_join_two_that_gave_different_things(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    record(toy, tmp_path, "mean")
+    recorded, entry = again(tmp_path, toy_name)
+    folder = recorded.path.parent
+    for first, second in (("a", "b"), ("b", "c"), ("x", "y")):
+        note_reproduction(folder, entry.model_copy(update={"recorded_code": first, "code": second}))
+    apart = entry.model_copy(update={"recorded_code": "a", "code": "c", "exact": False})
+    note_reproduction(folder, apart.model_copy(update={"device": "another"}))
+    assert same_code(folder, "a", "c")
+    note_reproduction(folder, apart)
+    assert [same_code(folder, *pair) for pair in ("ac", "ab", "bc", "xy")] == [False, False, False, True]
+
+
+def test_a_run_with_other_points_of_calibration_is_not_the_same(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    record(toy, tmp_path, "wiener", protocol="calibration-v1")
+    [recorded] = choose(tmp_path, "s")
+    assert len(recorded.record.curve) > 0
+    write_record(recorded.record.model_copy(update={"curve": recorded.record.curve[1:]}), recorded.path)
+    with pytest.raises(RealmbenchError, match="other seconds of calibration"):
+        again(tmp_path, toy_name)

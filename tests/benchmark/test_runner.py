@@ -11,7 +11,7 @@ import pytest
 
 from realmbench.dataset import Dataset, open_dataset
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError, UnknownNameError
-from realmbench.files import cache_dir
+from realmbench.files import cache_dir, write_whole
 from realmbench.plan import RunRequest, make_plan
 from realmbench.recording import Recording
 from realmbench.records import RunRecord, read_record, read_records
@@ -227,6 +227,16 @@ def test_what_waits_longer_than_declared_is_caught(toy: Dataset, tmp_path: Path,
         ({"model": "wiener", "device": "meta"}, OptionError, "runs on the CPU alone"),
         ({"model": "gru", "suite": "audit"}, OptionError, "holds audits and nothing else"),
         ({"model": "gru", "suite": "x", "audit": "shifted-target"}, OptionError, "leave --suite x out"),
+        (
+            {"model": "gru", "train": {"updates": 0, "learning_rate": 0.1}},
+            OptionError,
+            "train.learning_rate: .* nothing",
+        ),
+        (
+            {"model": "masked-lfp", "train": {"pretrain.updates": 0, "pretrain.patience": 3}},
+            OptionError,
+            "train.pretrain.patience: train.pretrain.updates=0 trains nothing",
+        ),
         ({"model": "gru", "audit": "shift"}, UnknownNameError, "Did you mean 'shifted-target'"),
     ],
 )
@@ -301,3 +311,20 @@ def test_pretraining_that_warns_is_heard_in_the_records_of_its_fold(toy: Dataset
         cut = [line for line in record.warnings if "instead of 100, which is longer than the shortest" in line]
         assert len(cut) == 1
     assert found.artifacts == trained.artifacts  # with the seconds of the only training
+
+
+def test_what_another_process_is_writing_is_no_record_yet(toy: Dataset, tmp_path: Path) -> None:
+    execute(toy, tmp_path, model="mean")
+    path = next(tmp_path.rglob("a2.seed0.json"))
+    text, seen = path.read_text(), []
+
+    def write(place: Path) -> None:
+        for part in (text[:100], text):
+            place.write_text(part)
+            seen.append(len(read_records(tmp_path)))
+
+    write_whole(path, write)
+    assert seen == [2, 2]
+    path.unlink()
+    with pytest.raises(RealmbenchError, match="cannot read"):
+        read_record(path)

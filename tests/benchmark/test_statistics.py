@@ -135,12 +135,16 @@ def test_of_a_method_that_two_suites_have_the_first_counts(template: RunRecord) 
             {"preset": "another"},
             {"dataset": "another"},
             {"front_end": "another"},
-            {"config_hash": "another"},
+            {"config_hash": "another", "changed_options": ["decoder.x"], "config": {"decoder": {"x": 1}}},
         )
     ]
     assert joined([first, second]) == [*first, *second[1:]]
     assert joined([second, first]) == second
     assert joined([first]) == first
+    # Of a method whose preset was changed between two suites, the first counts, as of any other.
+    retuned = [each.model_copy(update={"config_hash": "retuned"}) for each in second]
+    assert joined([second, retuned]) == second
+    assert joined([retuned, second]) == retuned
 
 
 def test_many_changes_are_counted(template: RunRecord) -> None:
@@ -187,7 +191,9 @@ def test_session_that_nobody_ran_shows_as_missing(template: RunRecord) -> None:
 def test_records_that_cannot_be_compared_are_refused(template: RunRecord) -> None:
     with pytest.raises(RealmbenchError, match="different splits"):
         compare([record(template, "a", "s", 0, 0.1), record(template, "b", "s", 0, 0.2, split_hash="other")])
-    with pytest.raises(RealmbenchError, match="two records of a, s, seed 0"):
+    with pytest.raises(
+        RealmbenchError, match=r"two records of a \(tiny\), s, seed 0, configuration .* in suite .*: delete one"
+    ):
         compare([record(template, "a", "s", 0, 0.1), record(template, "a", "s", 0, 0.2)])
 
 
@@ -222,7 +228,18 @@ def test_finite_look_ahead_runs_with_delay(template: RunRecord) -> None:
 
 def test_mean_over_several_versions_of_the_code_says_so(template: RunRecord) -> None:
     [(comparison, rows)] = compare([record(template, "m", "s", 0, 0.5), record(template, "m", "t", 0, 0.5, code="old")])
-    assert "Made by several versions of the code: m (tiny); run them again." in in_words(comparison, rows)
+    said = "Made by several versions of the code or of the data: m (tiny); run them again."
+    assert said in in_words(comparison, rows)
+
+
+def test_mean_over_seeds_that_were_handed_different_data_says_so(template: RunRecord) -> None:
+    runs = [record(template, "m", session, seed, 0.5, data_key=session) for session in "st" for seed in (0, 1)]
+    [(comparison, [row])] = compare(runs)
+    assert row.versions == 1, "sessions have data of their own"
+    runs[1] = runs[1].model_copy(update={"data_key": "mended"})
+    [(comparison, [row])] = compare(runs)
+    assert row.versions == 2
+    assert "Made by several versions of the code or of the data: m (tiny)" in in_words(comparison, [row])
 
 
 def test_half_a_count_of_operations_is_shown_as_none(template: RunRecord) -> None:

@@ -105,6 +105,9 @@ def test_signed_rank_equals_scipy_and_cannot_reach_significance_with_five() -> N
     differences = np.array([0.02, 0.01, 0.04, 0.03, 0.05])
     assert uncertainty.signed_rank_p(differences) == pytest.approx(2 / 2**5)
     assert uncertainty.signed_rank_p(np.zeros(4)) == 1.0
+    # A zero is dropped: six sessions of which one is level can claim no more than five.
+    assert uncertainty.signed_rank_p(np.array([0.0, *differences])) == pytest.approx(2 / 2**5)
+    assert uncertainty.signed_rank_p(np.array([0.0, 0.01, -0.02, 0.03])) == pytest.approx(6 / 2**3)
     clear, unclear = uncertainty.Interval(0.01, 0.02, "t"), uncertainty.Interval(-0.01, 0.02, "t")
     assert uncertainty.distinguishable(clear, 2 / 2**6, 6)
     assert not uncertainty.distinguishable(unclear, 2 / 2**6, 6)

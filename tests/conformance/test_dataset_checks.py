@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from realmbench import leaks
 from realmbench.conformance import Report, check_dataset
 from realmbench.dataset import Dataset, DatasetInfo, Fold, open_dataset
+from realmbench.front_end import FrontEnd
+from realmbench.protocol import Protocol
 from realmbench.recording import Recording
 
 OPEN_FIELD = Path(__file__).parents[3] / "shared" / "data" / "open-field"
@@ -111,3 +114,40 @@ def test_constant_target_is_caught(toy: Dataset) -> None:
 def test_ceilings_that_fall_with_look_ahead_are_caught(toy: Dataset) -> None:
     falling = damaged(toy, ceiling=lambda self, session, look_ahead_s: 0.5 if look_ahead_s else 0.6)
     assert failed(check_dataset(falling, short=True)) == {"ceilings"}
+
+
+@pytest.fixture
+def with_spikes() -> Dataset:
+    dataset = open_dataset("synthetic-reach:tiny")
+    assert dataset.spikes
+    return dataset
+
+
+def test_spikes_that_end_early_are_caught(with_spikes: Dataset) -> None:
+    def cut(recording: Recording) -> Recording:
+        assert recording.spike_counts is not None
+        return replace(recording, spike_counts=recording.spike_counts[: len(recording.spike_counts) * 9 // 10])
+
+    report = check_dataset(with_recording(with_spikes, cut), short=True)
+    assert "clocks" in failed(report)
+    assert "spikes end" in str(report)
+
+
+def test_spikes_in_bins_as_long_as_a_frame_are_tested_for_leaks(
+    with_spikes: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def coarse(recording: Recording) -> Recording:
+        assert recording.spike_counts is not None
+        pairs = recording.spike_counts[: len(recording.spike_counts) // 2 * 2].astype(np.uint16)
+        return replace(recording, spike_counts=pairs.reshape(len(pairs) // 2, 2, -1).sum(1), spike_bin=0.02)
+
+    tested: list[str] = []
+    reach = leaks.test_part_reach
+
+    def noted(dataset: Dataset, session: str, protocol: Protocol, chain: FrontEnd) -> float:
+        tested.append(chain.name)
+        return reach(dataset, session, protocol, chain)
+
+    monkeypatch.setattr(leaks, "test_part_reach", noted)
+    assert "test blocks kept apart" not in failed(check_dataset(with_recording(with_spikes, coarse), short=True))
+    assert "spikes50" in tested
