@@ -20,8 +20,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from .artifact import Artifact, ArtifactStore, Trained, load_arrays, save_arrays
-from .errors import RealmbenchError, unknown_name
-from .options import NoOptions, as_recorded, build_options
+from .errors import OptionError, RealmbenchError, unknown_name
+from .options import NoOptions, as_recorded, build_options, changed_leaves, leaves
 from .registry import Registry
 from .search import SearchDimension
 from .session import Session, SessionData
@@ -204,6 +204,10 @@ class Decoder(ABC):
     ----------
     preset : a key of ``presets``.
     options, train : values that override the preset's.
+
+    Raises
+    ------
+    UnknownNameError, OptionError : no such preset or option, a wrong value, or an option that changes nothing.
     """
 
     causal: ClassVar[bool]
@@ -230,6 +234,16 @@ class Decoder(ABC):
         self.preset = preset
         self.options = build_options(self.Options, options or {}, "decoder", values.decoder)
         self.train_options = build_options(self.TrainOptions, train or {}, "train", values.train)
+        if train:
+            self._refuse_idle()
+
+    def _refuse_idle(self) -> None:
+        """Refuse options of a training that makes no update: they change nothing."""
+        values = leaves(self.config)
+        for name in changed_leaves(self.config, type(self)(self.preset).config):
+            stage, _, option = name.rpartition(".")
+            if name.startswith("train.") and option != "updates" and values.get(f"{stage}.updates") == 0:
+                raise OptionError(f"{name}: {stage}.updates=0 trains nothing")
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -102,15 +102,15 @@ def differences(
     """
     pairs = []
     usable = [record for record in records if record.audit is None]
-    groups = comparable(usable)
-    curved = [(table, group) for table, group in groups if any(each.calibration_s is not None for each in group)]
-    # Points are of curves, which not every protocol draws.
-    for comparison, group in (curved or groups) if calibrations else groups:
-        available = _by_label(group)
+    for comparison, group in comparable(usable):
+        available = list(methods(group).values())
         one, *rest = (_chosen(name, available) for name in (first, *others))
         if one is not None and all(other is not None for other in rest):
             others_here = [other for other in rest if other is not None]
             pairs += [Pair(comparison, one, other, point) for point in calibrations or (None,) for other in others_here]
+    if calibrations:  # they are points of curves, which not every protocol draws
+        curved = (any(run.calibration_s is not None for run in (*pair.first, *pair.second)) for pair in pairs)
+        pairs = [pair for pair, has_curve in zip(pairs, curved) if has_curve] or pairs
     if not pairs:
         known = {name for record in usable for name in (record.model, label(record))}
         for name in (first, *others):
@@ -159,29 +159,23 @@ def paired(pairs: Sequence[Pair], decided: int = 0) -> list[tuple[Comparison, li
     return list(found.values())
 
 
-def _by_label(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
-    found: dict[str, list[RunRecord]] = {}
-    for runs in methods(records).values():
-        if (other := found.setdefault(label(runs[0]), runs)) is not runs:
-            one, two = other[0], runs[0]
-            raise RealmbenchError(
-                f"{label(one)} on {one.dataset} was run with two configurations, {one.config_hash[:6]} and "
-                f"{two.config_hash[:6]}: a preset has changed between them. Run the older one again, or delete it"
-            )
-    return found
-
-
-def _chosen(name: str, available: Mapping[str, list[RunRecord]]) -> list[RunRecord] | None:
-    if name in available:
-        return available[name]
-    fitting = {text: runs for text, runs in available.items() if runs[0].model == name}
-    # A bare name means the method as it is, not one of its variations.
-    unchanged = {text: runs for text, runs in fitting.items() if not runs[0].changed_options}
-    fitting = unchanged or fitting
-    if len(fitting) > 1:
-        options = ", ".join(repr(text) for text in sorted(fitting))
+def _chosen(name: str, available: Sequence[list[RunRecord]]) -> list[RunRecord] | None:
+    fitting = [runs for runs in available if label(runs[0]) == name]
+    if not fitting:
+        # A bare name means the method as it is, not one of its variations.
+        of_model = [runs for runs in available if runs[0].model == name]
+        fitting = [runs for runs in of_model if not runs[0].changed_options] or of_model
+    labels = sorted({label(runs[0]) for runs in fitting})
+    if len(labels) > 1:
+        options = ", ".join(map(repr, labels))
         raise RealmbenchError(f"{name} was run in several ways here; name one of {options}")
-    return next(iter(fitting.values()), None)
+    if len(fitting) > 1:
+        hashes = " and ".join(runs[0].config_hash[:6] for runs in fitting)
+        raise RealmbenchError(
+            f"{labels[0]} on {fitting[0][0].dataset} was run with configurations {hashes}: a preset or a default has "
+            "changed between them; delete the older records"
+        )
+    return fitting[0] if fitting else None
 
 
 Runs = Mapping[str, Mapping[int, RunRecord]]

@@ -143,12 +143,16 @@ def reached(records: Iterable[RunRecord], kept: Mapping[str, ArtifactRecord]) ->
             sessions.setdefault(run.fold, set()).add(run.session)
         for method in methods(group).values():
             scores: dict[str, dict[tuple[str, str], dict[str, float]]] = {}
+            reached_by: dict[str, float] = {}
             for run, kind, address in _used(method, kept):
-                scores.setdefault(kind, {}).setdefault((run.fold, address), {})[run.session] = run.metrics[HEADLINE]
+                # What was trained twice alike, to the last bit, is one: its address tells of the code, too.
+                what = kept[address].digest
+                reached_by[what] = kept[address].best_score
+                scores.setdefault(kind, {}).setdefault((run.fold, what), {})[run.session] = run.metrics[HEADLINE]
             for stage, of_stage in sorted(scores.items()):
                 points = tuple(
-                    (fold, kept[address].best_score, float(np.mean(list(r2.values()))))
-                    for (fold, address), r2 in sorted(of_stage.items())
+                    (fold, reached_by[what], float(np.mean(list(r2.values()))))
+                    for (fold, what), r2 in sorted(of_stage.items())
                     if set(r2) == sessions[fold]
                 )
                 if points:

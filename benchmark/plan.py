@@ -16,7 +16,7 @@ from .files import cache_dir
 from .fingerprint import code_of
 from .front_end import FrontEnd, front_end
 from .machine import ready_device, versions
-from .options import changed_leaves, leaves
+from .options import changed_leaves
 from .protocol import PROTOCOLS, Protocol
 from .records import recorded_name
 from .seeds import stable_hash
@@ -134,7 +134,6 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
     protocol = PROTOCOLS.get(request.protocol)()
     decoder_class = DECODERS.get(request.model)
     decoder = decoder_class(request.preset, request.options, request.train)
-    _refuse_idle(decoder)
     chosen = _front_end(request, protocol, decoder)
     if protocol.causal_only and not decoder.causal:
         raise ProtocolError(f"protocol {protocol.name} takes causal decoders only; {request.model} looks ahead")
@@ -169,15 +168,6 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
             dataset.require(session)
     code = code_of((decoder_class.__module__, *decoder_class.depends_on))
     return Plan(request, decoder_class, protocol, chosen, folds, decoder.config, code)
-
-
-def _refuse_idle(decoder: Decoder) -> None:
-    """Refuse options of a training that makes no update: they change nothing."""
-    values = leaves(decoder.config)
-    for name in changed_leaves(decoder.config, type(decoder)(decoder.preset).config):
-        stage, _, option = name.rpartition(".")
-        if name.startswith("train.") and option != "updates" and values.get(f"{stage}.updates") == 0:
-            raise OptionError(f"{name}: {stage}.updates=0 trains nothing")
 
 
 def ready_for(model: str, decoder_class: type[Decoder], device: str) -> None:

@@ -369,7 +369,7 @@ def _equal_codes(folder: Path) -> dict[str, str]:
             names = {one_name.get(code, code) for code in (entry.recorded_code, entry.code)}
             joined = {entry.recorded_code, entry.code, *(code for code, name in one_name.items() if name in names)}
             one_name |= dict.fromkeys(joined, min(names))
-    # Nor are two the same by way of a third when they gave different things themselves, on the machines of the others.
+    # Nor is any of a chain the same as the others when two of it gave different things, on the machines of the others.
     vouched = {(one_name.get(entry.code), _machines(entry)) for entry in exact}
     doubtful = {
         one_name.get(entry.code)
@@ -381,8 +381,8 @@ def _equal_codes(folder: Path) -> dict[str, str]:
     return {code: name for code, name in one_name.items() if name not in doubtful}
 
 
-def _circumstances(entry: Reproduction) -> str:
-    return json.dumps([entry.recorded_code, entry.code, _machines(entry)])
+def _circumstances(entry: Reproduction) -> tuple[str, str, str]:
+    return entry.recorded_code, entry.code, _machines(entry)
 
 
 def _machines(entry: Reproduction) -> str:

@@ -101,7 +101,8 @@ def reproduce(
 
     Raises
     ------
-    RealmbenchError : the run fails, or cannot be the same one: its options, its data or its split have changed.
+    RealmbenchError : the run fails, or cannot be the same one: its options, its data, its split or its points of
+        calibration have changed.
     """
     record, names = recorded.record, names or {}
     for kind, name, known in (("dataset", record.dataset, DATASETS), ("model", record.model, DECODERS)):
@@ -121,8 +122,6 @@ def reproduce(
         )
     with tempfile.TemporaryDirectory() as folder, limited_threads(record.threads):
         [again] = run(plan, dataset, Path(folder), events, bank)
-    if set(again.r2_by_calibration) != set(record.r2_by_calibration):
-        raise RealmbenchError(f"{recorded.name}: it is scored with other seconds of calibration than its record has")
     entry = Reproduction(
         session=record.session,
         seed=record.seed,
@@ -141,6 +140,8 @@ def reproduce(
         created=again.created,
     )
     note_reproduction(recorded.path.parent, entry)
+    if set(again.r2_by_calibration) != set(record.r2_by_calibration):
+        raise RealmbenchError(f"{recorded.name}: it is scored with other seconds of calibration than its record has")
     return entry
 
 
@@ -185,5 +186,8 @@ def _measured(record: RunRecord) -> dict[str, Any]:
 
 
 def _largest_difference(first: RunRecord, second: RunRecord) -> float:
+    """Return by how much R2 differs at most, of the runs' own and of the points of calibration that both have."""
     ours, theirs = first.r2_by_calibration, second.r2_by_calibration
-    return max(abs(ours[seconds] - theirs[seconds]) for seconds in ours)
+    both = [(first.metrics[HEADLINE], second.metrics[HEADLINE])]
+    both += [(ours[seconds], theirs[seconds]) for seconds in ours.keys() & theirs.keys()]
+    return max(abs(one - other) for one, other in both)

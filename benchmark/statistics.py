@@ -64,7 +64,8 @@ class Row:
     ceiling : mean over sessions of the exact ceiling for this decoder's look-ahead, where every session has one.
     errors_above_ceiling : standard errors by which the mean exceeds it; above three it is a leak.
     look_ahead_s : seconds of future that it needs; None for the whole record.
-    versions : of the code, or of one session's data, that made the records; a mean over several is of no single method.
+    versions : of code and configuration, or of one session's data, that made the records; a mean over several is of
+        no single method.
     calibration_s : shortest and longest calibration among the sessions, where the protocol limits it.
     parameters : needed to predict.
     input_kbit_s : bandwidth at the electrodes and after the front end, where recorded.
@@ -345,13 +346,16 @@ def runs_by_session(records: Iterable[RunRecord]) -> dict[str, dict[int, RunReco
 
 
 def versions(records: Iterable[RunRecord]) -> int:
-    """Return how many versions of the code made a method's records, or of the data those of one session, if more."""
-    codes: set[str] = set()
+    """Return how many versions of code and configuration made a method's records, or of the data those of a session.
+
+    Whichever is more.
+    """
+    codes: set[tuple[str, str]] = set()
     data: dict[str, set[str]] = {}
     for record in records:
-        codes.add(record.code)
+        codes.add((record.code, record.config_hash))
         data.setdefault(record.session, set()).add(record.data_key)
-    return max(len(codes), *map(len, data.values()))
+    return max(len(codes), max(map(len, data.values()), default=0))
 
 
 def sums_of(runs: Mapping[str, Mapping[int, RunRecord]]) -> list[BlockSums]:

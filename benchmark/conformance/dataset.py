@@ -198,8 +198,9 @@ def test_blocks_are_kept_apart(loader: Loader) -> str:
     for chain in map(front_end, loader.protocol.front_ends):
         if chain.kind == "spikes" and not loader.dataset.spikes:
             continue
+        _, rate = recording.signal(chain.kind)
         try:
-            chain.available(recording.signal(chain.kind)[1])
+            chain.available(rate)
         except RecordingError:
             continue
         largest = max(largest, leaks.test_part_reach(loader.dataset, session, loader.protocol, chain))

@@ -97,6 +97,14 @@ def test_methods_are_told_apart_by_what_was_set(template: RunRecord, base: np.nd
     assert answer.differences[0].second == "a (tiny, x=2)"
 
 
+def test_two_configurations_of_one_name_claim_nothing(template: RunRecord, base: np.ndarray) -> None:
+    records = records_of(template, "a", base + 0.1) + records_of(template, "b", base)
+    records[0] = records[0].model_copy(update={"config_hash": "retuned"})
+    [answer] = answers([question(("a", "b"))], records)
+    [difference] = answer.differences
+    assert (difference.mixed, difference.claimed) == (("a (tiny)",), False)
+
+
 def test_other_data_and_audits_answer_nothing(template: RunRecord, base: np.ndarray) -> None:
     a, b = records_of(template, "a", base), records_of(template, "b", base - 0.1)
     for change in ({"dataset": "other"}, {"audit": "shifted-target"}, {"front_end": "lfp100"}):

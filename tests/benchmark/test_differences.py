@@ -253,9 +253,12 @@ def test_seeds_that_were_handed_different_data_claim_nothing(template: RunRecord
 
 def test_one_name_for_two_configurations_is_refused(template: RunRecord, base: np.ndarray) -> None:
     records = records_of(template, "a", base + 0.1) + records_of(template, "b", base)
+    records += records_of(template, "c", base)
     retuned = records_of(template, "a", base - 0.1, config_hash="retuned")
-    with pytest.raises(RealmbenchError, match=r"a \(tiny\) on .* was run with two configurations, .* and retune"):
+    with pytest.raises(RealmbenchError, match=r"a \(tiny\) on .* was run with configurations .* and retune"):
         differences(records + retuned, "a", ["b"])
+    [(_, [found])] = differences(records + retuned, "b", ["c"])
+    assert found.mean == 0.0, "nobody asked about a"
 
 
 def test_records_without_a_curve_are_passed_over_where_points_are_compared(
@@ -268,5 +271,6 @@ def test_records_without_a_curve_are_passed_over_where_points_are_compared(
     ]
     [(comparison, [found])] = differences(without + with_curve, "a", ["b"], [15.0])
     assert (comparison.protocol, found.mean) == ("calibration-v1", pytest.approx(0.1))
-    with pytest.raises(RealmbenchError, match="run it under calibration-v1"):
-        differences(without, "a", ["b"], [15.0])
+    for other in ([], [record for record in with_curve if record.model == "b"]):
+        with pytest.raises(RealmbenchError, match="run it under calibration-v1"):
+            differences(without + other, "a", ["b"], [15.0])

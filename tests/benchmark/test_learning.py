@@ -30,7 +30,7 @@ def runs(toy: Dataset, tmp_path: Path) -> list[RunRecord]:
 
 def artifact(address: str, kind: str, scores: list[float], template: ArtifactRecord) -> ArtifactRecord:
     history = [{"update": 10.0 * number, "score": score} for number, score in enumerate(scores)]
-    return template.model_copy(update={"hash": address, "kind": kind, "history": history})
+    return template.model_copy(update={"hash": address, "digest": address, "kind": kind, "history": history})
 
 
 def made_from(record: RunRecord, model: str, r2: float, **artifacts: str) -> RunRecord:
@@ -90,6 +90,8 @@ def test_curves_and_ends_by_hand(runs: list[RunRecord], tmp_path: Path) -> None:
         for record in (
             artifact("t1", "teacher", [-1.5, -0.9, -0.8], template),
             artifact("t2", "teacher", [-1.5, -0.7, -0.9], template),
+            # Trained anew after a change of code, and the same to the last bit.
+            artifact("t1-again", "teacher", [-1.5, -0.9, -0.8], template).model_copy(update={"digest": "t1"}),
             artifact("s1", "student", [0.0, 0.5], template),
             artifact("untrained", "teacher", [-1.5], template),
         )
@@ -98,7 +100,7 @@ def test_curves_and_ends_by_hand(runs: list[RunRecord], tmp_path: Path) -> None:
     records = [
         *runs_of_one(runs[0]),
         made_from(first, "two", 0.4, teacher="t1"),
-        made_from(first.model_copy(update={"session": "other"}), "two", 0.2, teacher="t1"),
+        made_from(first.model_copy(update={"session": "other"}), "two", 0.2, teacher="t1-again"),
         made_from(second, "two", 0.3, teacher="t2"),
         made_from(first, "three", 0.1, teacher="untrained"),
     ]
@@ -106,6 +108,7 @@ def test_curves_and_ends_by_hand(runs: list[RunRecord], tmp_path: Path) -> None:
     assert [(line.stage, line.label, len(line.curves)) for line in lines] == [
         ("student", "one (tiny)", 1),
         ("teacher", "one (tiny) and 1 more", 2),
+        ("teacher", "two (tiny)", 1),
     ]
     assert lines[1].curves[0] == ((0, -1.5), (10, -0.9), (20, -0.8))
     [(_, ends)] = reached(records, kept)

@@ -282,3 +282,5 @@ def test_a_run_with_other_points_of_calibration_is_not_the_same(toy: Dataset, to
     write_record(recorded.record.model_copy(update={"curve": recorded.record.curve[1:]}), recorded.path)
     with pytest.raises(RealmbenchError, match="other seconds of calibration"):
         again(tmp_path, toy_name)
+    [entry] = read_reproductions(recorded.path.parent)
+    assert not entry.exact, "what speaks against the code is kept"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -101,13 +103,22 @@ def test_errors_above_a_ceiling_mean_the_same_however_few_the_blocks() -> None:
     assert uncertainty.errors_above_ceiling([made(0, blocks=1)[0]], [0.5]) is None
 
 
-def test_signed_rank_equals_scipy_and_cannot_reach_significance_with_five() -> None:
+def test_signed_rank_equals_scipy_and_cannot_reach_significance_with_five(monkeypatch: pytest.MonkeyPatch) -> None:
     differences = np.array([0.02, 0.01, 0.04, 0.03, 0.05])
     assert uncertainty.signed_rank_p(differences) == pytest.approx(2 / 2**5)
     assert uncertainty.signed_rank_p(np.zeros(4)) == 1.0
     # A zero is dropped: six sessions of which one is level can claim no more than five.
+    asked: list[tuple[int, str]] = []
+    wilcoxon = stats.wilcoxon
+
+    def noted(values: np.ndarray, method: str) -> Any:
+        asked.append((np.count_nonzero(values == 0), method))
+        return wilcoxon(values, method=method)
+
+    monkeypatch.setattr(stats, "wilcoxon", noted)
     assert uncertainty.signed_rank_p(np.array([0.0, *differences])) == pytest.approx(2 / 2**5)
     assert uncertainty.signed_rank_p(np.array([0.0, 0.01, -0.02, 0.03])) == pytest.approx(6 / 2**3)
+    assert asked == [(0, "exact")] * 2, "older versions of scipy would approximate else, and claim"
     clear, unclear = uncertainty.Interval(0.01, 0.02, "t"), uncertainty.Interval(-0.01, 0.02, "t")
     assert uncertainty.distinguishable(clear, 2 / 2**6, 6)
     assert not uncertainty.distinguishable(unclear, 2 / 2**6, 6)

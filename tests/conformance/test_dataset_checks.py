@@ -151,3 +151,10 @@ def test_spikes_in_bins_as_long_as_a_frame_are_tested_for_leaks(
     monkeypatch.setattr(leaks, "test_part_reach", noted)
     assert "test blocks kept apart" not in failed(check_dataset(with_recording(with_spikes, coarse), short=True))
     assert "spikes50" in tested
+
+
+def test_spikes_that_are_promised_and_not_there_are_caught(with_spikes: Dataset) -> None:
+    without = with_recording(with_spikes, lambda recording: replace(recording, spike_counts=None))
+    report = check_dataset(without, short=True)
+    assert "test blocks kept apart" in failed(report)
+    assert "no spikes were recorded" in str(report)
