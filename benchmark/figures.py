@@ -162,7 +162,7 @@ def _against_calibration(lines: Sequence[Curve]) -> tuple[Figure, Axes]:
 
 
 def day_figure(comparison: Comparison, lines: Sequence[DayCurve]) -> Figure:
-    """Draw R2 against the day of the session, a panel per seconds of calibration; a dot is one session."""
+    """Draw R2 against the day of the session, a panel per seconds of calibration; a small mark is one session."""
     stages = sorted({line.calibration_s for line in lines}, key=lambda seconds: -1.0 if seconds is None else seconds)
     named = {line.label: line for line in lines}
     looks = dict(zip(named, _looks(list(named.values()))))
@@ -170,8 +170,8 @@ def day_figure(comparison: Comparison, lines: Sequence[DayCurve]) -> Figure:
     for axes, seconds in zip(panels, stages):
         for line in (line for line in lines if line.calibration_s == seconds):
             look = looks[line.label]
-            axes.plot(*zip(*line.means), label=line.label, **{**look, "marker": ""})
-            axes.plot(*zip(*line.sessions), look["marker"], color=look["color"], markersize=2.5)
+            axes.plot(*zip(*line.means), label=line.label, **look)
+            axes.plot(*zip(*line.sessions), look["marker"], color=look["color"], markersize=2, alpha=0.5)
         axes.set_xlabel("day of the session")
         axes.set_title("" if seconds is None else f"{seconds:g} s of calibration", fontsize=9)
     panels[0].set_ylabel("R2, mean over axes")
@@ -198,7 +198,7 @@ def learning_figure(comparison: Comparison, lines: Sequence[Learning], measure: 
     for line, look in zip(lines, _looks(lines)):
         for number, curve in enumerate(line.curves):
             named = None if number else line.label
-            panels[line.stage].plot(*zip(*curve), label=named, **{**look, "marker": "", "linewidth": 0.8})
+            panels[line.stage].plot(*zip(*curve), label=named, markevery=[-1], **{**look, "linewidth": 0.8})
     for stage, axes in panels.items():
         axes.set_title(stage, fontsize=9)
         axes.set_xlabel("updates")
