@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .dataset import Dataset
+from .errors import RealmbenchError
 from .front_end import FrontEnd
 from .manifest import SessionRole
 from .plan import Plan
@@ -77,3 +82,41 @@ class SessionBank:
         """Forget the sessions of other folds, so that memory holds one fold."""
         wanted = set(sessions)
         self._prepared = {key: value for key, value in self._prepared.items() if key[0] in wanted}
+
+    @contextmanager
+    def left_alone(self, model: str, handed: Sequence[Prepared]) -> Iterator[None]:
+        """Refuse that a decoder writes into what it is handed: other seeds and the scorer use the same arrays.
+
+        What has been written into is forgotten, whatever happens inside, and prepared anew when it is next asked for.
+
+        Raises
+        ------
+        RealmbenchError : an array is not what it was; names the first.
+        """
+        before = [_checksums(prepared) for prepared in handed]
+        changed: list[str] = []
+        try:
+            yield
+        finally:
+            for prepared, sums in zip(handed, before):
+                now = _checksums(prepared)
+                if names := [name for name in sums if now[name] != sums[name]]:
+                    changed += [f"{prepared.data.name}: {name}" for name in names]
+                    self._prepared = {key: value for key, value in self._prepared.items() if value is not prepared}
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise RealmbenchError(
+                f"{model} has written into what it was handed ({changed[0]}{more}), which other seeds and the scorer "
+                "use too; let it work on a copy"
+            )
+
+
+def _checksums(prepared: Prepared) -> dict[str, int]:
+    """Sum up every array that a decoder is handed of a session, by name."""
+    data = prepared.data
+    arrays = {"mask": data.mask, **{f"normaliser.{name}": array for name, array in vars(data.normaliser).items()}}
+    for part in ("train", "validation"):
+        for place, segment in enumerate(getattr(data, part)):
+            arrays |= {f"{part}[{place}].{name}": getattr(segment, name) for name in ("x", "y", "privileged")}
+    arrays |= {f"frames of test block {place}": block.x for place, block in enumerate(prepared.test)}
+    return {name: zlib.crc32(np.ascontiguousarray(array).data) for name, array in arrays.items()}

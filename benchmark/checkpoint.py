@@ -23,12 +23,12 @@ from .dataset import Fold
 from .decoder import DECODERS, Decoder
 from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
 from .files import write_text_whole
+from .held_run import HeldRun
 from .plan import Plan
 from .pretrainings import ArtifactRecord, keep
 from .provenance import TRAINING, Training, read_training
 from .records import RunRecord, record_path, write_record
 from .runner import pretrain_on, with_warnings
-from .single_run import SingleRun
 
 RECORD, CARD = "record.json", "README.md"
 
@@ -122,7 +122,7 @@ def finetune(
     artifacts = [] if artifact is None else _chain(artifact.record, context.artifacts)
     if given is not None:
         context.warnings.extend(warning for each in artifacts for warning in each.warnings)
-    record = with_warnings(SingleRun(remembering, fold, session, seed, artifact, bank, events).record(), context)
+    record = with_warnings(HeldRun(remembering, fold, session, seed, artifact, bank, events).record(), context)
     path = record_path(results_dir, plan.suite, *plan.place(bank.dataset), session, seed)
     if artifacts:
         keep(path.parent, artifacts)

@@ -299,8 +299,8 @@ class Decoder(ABC):
 
         Raises
         ------
-        RealmbenchError : the stream lags by more than the declared look-ahead, its first ``delay`` steps, which are of
-            no frame, say something, or there are no more frames than that.
+        RealmbenchError : the stream lags by more than the declared look-ahead, a step has a wrong shape, the first
+            ``delay`` steps, which are of no frame, say something, or there are no more frames than that.
         """
         running, name = self.stream(session), type(self).__name__
         if running.delay > self.look_ahead_s * session.rate + 1e-6:
@@ -308,7 +308,11 @@ class Decoder(ABC):
                 f"the stream of {name} lags by {running.delay / session.rate:g} s, more than its declared look-ahead "
                 f"of {self.look_ahead_s:g} s"
             )
-        outputs = np.stack([running.step(frame) for frame in frames])
+        # Neither a frame nor an output shares memory with the next: an edit in place or a buffer used again is no leak.
+        steps = [np.array(running.step(np.array(frame))) for frame in frames]
+        if shapes := {step.shape for step in steps} - {(session.outputs,)}:
+            raise RealmbenchError(f"a step of {name}'s stream returned {shapes.pop()}, expected {(session.outputs,)}")
+        outputs = np.stack(steps)
         if len(outputs) <= running.delay:
             raise RealmbenchError(f"{len(outputs)} frames are too few for the stream of {name}: {running.delay} late")
         if not np.isnan(outputs[: running.delay]).all():

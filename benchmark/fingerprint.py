@@ -8,9 +8,11 @@ import hashlib
 import importlib.util
 import io
 import sys
+import sysconfig
 import tokenize
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from .seeds import stable_hash
 
@@ -34,6 +36,35 @@ HARNESS = (
 def code_of(modules: Sequence[str]) -> str:
     """Hash what modules, and the harness that runs them, do: comments and docstrings do nothing."""
     return stable_hash([_meaning(module) for module in (*modules, *(f"realmbench.{name}" for name in HARNESS))])
+
+
+def is_ours(module: str) -> bool:
+    """Tell whether a module belongs to this package."""
+    return module.partition(".")[0] == "realmbench"
+
+
+def helpers_of(cls: type) -> list[str]:
+    """Return the modules that somebody else's class leans on: those of its bases, and what they import from files.
+
+    None for a class of this package, which names them itself; nor do installed packages count.
+    """
+    if is_ours(cls.__module__):
+        return []
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    found: list[str] = []
+    waiting = [base.__module__ for base in cls.__mro__ if not is_ours(base.__module__)]
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if name in found or is_ours(name) or file is None or any(file.startswith(folder) for folder in installed):
+            continue
+        found.append(name)
+        for value in vars(module).values():
+            imported = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            if isinstance(imported, str):
+                waiting.append(imported)
+    return sorted(set(found) - {cls.__module__})
 
 
 @functools.cache

@@ -33,7 +33,8 @@ def pipeline(decoder: Decoder, session: SessionData, front_end: FrontEnd, sampli
     """Return the whole way of a fitted decoder: front end, normaliser, channel mask, network."""
 
     def run(raw: np.ndarray) -> np.ndarray:
-        return np.asarray(decoder.predict(_frames(raw, session, front_end, sampling_rate), session), np.float64)
+        # A copy: a decoder may use one buffer for all its predictions.
+        return np.array(decoder.predict(_frames(raw, session, front_end, sampling_rate), session), np.float64)
 
     return run
 
@@ -140,7 +141,7 @@ def chunk_change(
 
 def repeat_change(decoder: Decoder, session: SessionData, x: np.ndarray) -> float:
     """Return how much a prediction changes after the decoder has decoded something else in between."""
-    first = decoder.predict(x, session)
+    first = np.array(decoder.predict(x, session))
     decoder.predict(x[::-1].copy(), session)
     return float(largest_change(first, decoder.predict(x, session)))
 

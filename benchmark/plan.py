@@ -13,7 +13,7 @@ from .dataset import Dataset, Fold
 from .decoder import DECODERS, DEFAULT_PRESET, Context, Decoder
 from .errors import OptionError, ProtocolError, unknown_name
 from .files import cache_dir
-from .fingerprint import code_of
+from .fingerprint import code_of, helpers_of, is_ours
 from .front_end import FrontEnd, front_end
 from .machine import ready_device, versions
 from .options import changed_leaves
@@ -116,7 +116,10 @@ class Plan:
     def context(self, seed: int, on_progress: Callable[[str, float], None]) -> Context:
         """Make what a decoder is lent while it learns."""
         folder = self.request.store or cache_dir()
-        store = ArtifactStore(folder / "artifacts", self.code, versions())
+        # A stage of ours names what shapes it, so that students share a teacher; whether a stage of others does, nobody
+        # has checked.
+        code = self.code if is_ours(self.decoder_class.__module__) else stable_hash([self.code, self.config])
+        store = ArtifactStore(folder / "artifacts", code, versions())
         return Context(seed, self.request.device, store, folder / "checkpoints", on_progress)
 
     def decoder(self) -> Decoder:
@@ -134,6 +137,7 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
     protocol = PROTOCOLS.get(request.protocol)()
     decoder_class = DECODERS.get(request.model)
     decoder = decoder_class(request.preset, request.options, request.train)
+    refuse_contradictions(request.model, decoder)
     chosen = _front_end(request, protocol, decoder)
     if protocol.causal_only and not decoder.causal:
         raise ProtocolError(f"protocol {protocol.name} takes causal decoders only; {request.model} looks ahead")
@@ -166,8 +170,28 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
     for fold in folds:
         for session in (*(fold.pretrain if decoder.multi_session else ()), *fold.held_out):
             dataset.require(session)
-    code = code_of((decoder_class.__module__, *decoder_class.depends_on))
+    code = code_of((decoder_class.__module__, *decoder_class.depends_on, *helpers_of(decoder_class)))
     return Plan(request, decoder_class, protocol, chosen, folds, decoder.config, code)
+
+
+def refuse_contradictions(model: str, decoder: Decoder) -> None:
+    """Refuse a decoder that contradicts itself, or would not be held to its stream.
+
+    Raises
+    ------
+    OptionError : says what contradicts what.
+    """
+    if decoder.causal != (decoder.look_ahead_s == 0):
+        raise OptionError(f"{model}: causal={decoder.causal} contradicts look_ahead_s={decoder.look_ahead_s:g}")
+    if decoder.zero_shot and not decoder.multi_session:
+        raise OptionError(
+            f"{model} is zero_shot and not multi_session: without pretraining there is nothing to predict by"
+        )
+    if own := [name for name in ("streams", "streamed") if getattr(type(decoder), name) is not getattr(Decoder, name)]:
+        raise OptionError(
+            f"{model} overrides {' and '.join(own)}, by which runs hold it to its stream; whether a decoder streams "
+            "follows from look_ahead_s"
+        )
 
 
 def ready_for(model: str, decoder_class: type[Decoder], device: str) -> None:

@@ -1,7 +1,7 @@
 """Running one decoder over held-out sessions and seeds: resumes what is finished, writes one record per run.
 
 Everything that can be refused has been refused by `plan.make_plan`. Per fold and seed, pretraining runs once; then, per
-held-out session, adaptation, scoring and the record (`single_run`).
+held-out session, adaptation, scoring and the record (`held_run`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from .bank import Events, SessionBank
 from .dataset import Dataset, Fold
 from .decoder import Context
 from .errors import RealmbenchError
+from .held_run import HeldRun
 from .plan import Plan
 from .pretrainings import keep
 from .records import RunRecord, read_record, record_path, same_code, write_failure, write_record
-from .single_run import SingleRun
 
 __all__ = ["Events", "FailedRunsError", "SessionBank", "run"]
 
@@ -60,12 +60,12 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                         pretraining = True
                         artifact = pretrain_on(plan, fold, context, bank)
                     pretraining = False
-                    record = SingleRun(plan, fold, session, seed, artifact, bank, events).record()
+                    record = HeldRun(plan, fold, session, seed, artifact, bank, events).record()
                     record = with_warnings(record, context)
                     if record.artifacts:
                         keep(path.parent, [context.artifacts.record_of(use.hash) for use in record.artifacts])
                     write_record(record, path)
-                except Exception as error:
+                except (Exception, SystemExit) as error:  # a decoder that exits ends its own run, not all
                     write_failure(path, traceback.format_exc())
                     reason = str(error) if isinstance(error, RealmbenchError) else f"{type(error).__name__}: {error}"
                     what = f"pretraining of fold {fold.name}" if pretraining else session
@@ -84,10 +84,11 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
 
 def pretrain_on(plan: Plan, fold: Fold, context: Context, bank: SessionBank) -> Artifact:
     """Pretrain the plan's decoder on a fold; what the store already holds is not trained again."""
-    sessions = [bank.of(plan, name, "pretrain").data for name in fold.pretrain]
+    handed = [bank.of(plan, name, "pretrain") for name in fold.pretrain]
     if plan.protocol.leaky:
         context.selection = [bank.of(plan, name, "held-out").data for name in fold.held_out]
-    return plan.decoder().pretrain(sessions, context)
+    with bank.left_alone(plan.request.model, handed):
+        return plan.decoder().pretrain([prepared.data for prepared in handed], context)
 
 
 def with_warnings(record: RunRecord, pretraining: Context) -> RunRecord:

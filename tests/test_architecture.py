@@ -37,6 +37,7 @@ FLOOR_2 = {
 FLOOR_4 = {
     "bank",
     "single_run",
+    "held_run",
     "suite",
     "sweep",
     "expected_time",

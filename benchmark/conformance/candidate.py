@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from realmbench.front_end import FrontEnd, front_end
 from realmbench.manifest import SessionRole
 from realmbench.preparation import prepare_session
 from realmbench.protocol import PROTOCOLS, Protocol
+from realmbench.protocols import CalibrationV1
 from realmbench.session import SessionData
 
 from .rehearsal import Rehearsal
@@ -41,10 +43,22 @@ class Candidate:
     short : fewer times, shorter streams.
     folder : for artifacts and checkpoints.
     device : where it is fitted and predicts.
+    zero_shot : it adapts to no second of the held-out session, whose frames other sessions' statistics normalise.
+
+    Attributes
+    ----------
+    seconds : what the last fit counted of its time (`Context.phase`).
     """
 
     def __init__(
-        self, model: str, dataset: Dataset | None, chain: FrontEnd, short: bool, folder: Path, device: str = "cpu"
+        self,
+        model: str,
+        dataset: Dataset | None,
+        chain: FrontEnd,
+        short: bool,
+        folder: Path,
+        device: str = "cpu",
+        zero_shot: bool = False,
     ) -> None:
         self.cls: type[Decoder] = DECODERS.get(model)
         self.dataset = dataset or Rehearsal()
@@ -55,6 +69,9 @@ class Candidate:
         self.generator = np.random.default_rng(0)
         self.protocol: Protocol = PROTOCOLS.get(PROTOCOL)()
         self.front_end = chain
+        self.saved = folder / "decoder.safetensors"
+        self.zero_shot = zero_shot
+        self.seconds: dict[str, float] = {}
         fold = self.dataset.folds()[0]
         self.session_name, self.pretraining_names = fold.held_out[0], fold.pretrain[:2]
 
@@ -66,7 +83,18 @@ class Candidate:
     @cached_property
     def session(self) -> SessionData:
         """The held-out session."""
-        return self._prepared(self.session_name, "held-out")
+        if not self.zero_shot:
+            return self._prepared(self.session_name, "held-out")
+        references = [self._prepared(name, "pretrain") for name in self.pretraining_names]
+        return prepare_session(
+            self.dataset, self.session_name, CalibrationV1(0.0), self.front_end, references=references
+        ).data
+
+    @cached_property
+    def elsewhere(self) -> SessionData | None:
+        """Another session to adapt to; None where the dataset has no other."""
+        names = [info.name for info in self.dataset.sessions() if info.name != self.session_name]
+        return self._prepared(names[0], "held-out") if names else None
 
     @cached_property
     def raw(self) -> np.ndarray:
@@ -116,8 +144,21 @@ class Candidate:
             artifact = decoder.pretrain(sessions, context)
             if not isinstance(artifact, Artifact):
                 raise Failed(f"pretrain returned {type(artifact).__name__}, not an Artifact")
-        decoder.adapt(session or self.session, context, artifact)
+        session = session or self.session
+        handed = copy.deepcopy(session)
+        decoder.adapt(session, context, artifact)
+        if changed := [
+            name for name, array in _arrays(session).items() if not np.array_equal(array, _arrays(handed)[name])
+        ]:
+            raise Failed(
+                f"adapt writes into {changed[0]}, which other seeds and the scorer use too; let it work on a copy"
+            )
+        self.seconds = context.seconds
         return decoder
+
+    def decoded(self, decoder: Decoder, x: np.ndarray) -> np.ndarray:
+        """Return predictions that the decoder's next call cannot change."""
+        return np.array(decoder.predict(x, self.session))
 
     def frames(self, count: int) -> np.ndarray:
         """Return (count, C, F) normalised frames: noise, zero on masked channels."""
@@ -129,6 +170,15 @@ class Candidate:
         """Raw sample indices at which the future is replaced."""
         count = len(self.raw)
         return sorted(self.generator.integers(count // 4, count, size=self.times).tolist())
+
+
+def _arrays(session: SessionData) -> dict[str, np.ndarray]:
+    arrays = {"session.mask": session.mask}
+    arrays |= {f"session.normaliser.{name}": array for name, array in vars(session.normaliser).items()}
+    for part in ("train", "validation"):
+        for place, segment in enumerate(getattr(session, part)):
+            arrays |= {f"session.{part}[{place}].{name}": getattr(segment, name) for name in ("x", "y", "privileged")}
+    return arrays
 
 
 def accepted_front_ends(model: str, chain: str | None = None) -> list[FrontEnd]:

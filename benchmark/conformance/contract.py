@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from realmbench import leaks
 from realmbench.cost import held_bytes
-from realmbench.errors import RealmbenchError
+from realmbench.errors import OptionError, RealmbenchError
+from realmbench.plan import refuse_contradictions
+from realmbench.session import Session
 
 from .candidate import Candidate
 from .report import NO_STREAM, Failed, NotApplicable
@@ -24,17 +26,21 @@ def declares(c: Candidate) -> str:
         raise Failed("the class has no docstring; `realmbench show` prints it")
     if missing := {"tiny", "small"} - set(c.cls.presets):
         raise Failed(f"presets {', '.join(sorted(missing))} are missing")
-    if (c.cls.look_ahead_s == 0) != c.cls.causal:
-        raise Failed(f"causal={c.cls.causal} contradicts look_ahead_s={c.cls.look_ahead_s:g}")
     for preset in c.cls.presets:
-        c.cls(preset)
+        try:
+            refuse_contradictions(f"preset {preset}", c.cls(preset))
+        except OptionError as error:
+            raise Failed(str(error)) from None
     return f"presets {', '.join(c.cls.presets)}"
 
 
 def learns(c: Candidate) -> str:
     """Pretraining and adaptation run and leave a decoder that predicts finite numbers of the right shape."""
     x = c.frames(100)
-    output = np.asarray(c.decoder.predict(x, c.session))
+    output = c.decoder.predict(x, c.session)
+    if not isinstance(output, np.ndarray) or output.dtype.kind != "f":
+        kind = f"array of {output.dtype}" if isinstance(output, np.ndarray) else type(output).__name__
+        raise Failed(f"predict returned a {kind}, expected a numpy array of real floating-point numbers")
     if output.shape != (100, c.session.outputs):
         raise Failed(f"predict returned {output.shape}, expected {(100, c.session.outputs)}")
     if not np.isfinite(output).all():
@@ -53,12 +59,23 @@ def any_length(c: Candidate) -> str:
 
 
 def same_seed_same_numbers(c: Candidate) -> str:
-    """Training again with the same seed gives the same decoder."""
+    """Training again with the same seed gives the same decoder, whatever another has learnt in between."""
     x = c.frames(200)
-    change = float(leaks.largest_change(c.decoder.predict(x, c.session), c.fit(0, "again").predict(x, c.session)))
+    first = c.decoded(c.decoder, x)
+    between = ""
+    if c.elsewhere is not None:
+        c.fit(0, "first", c.elsewhere)  # what the first has left of pretraining is taken
+        between = f", with one on {c.elsewhere.name} in between"
+        change = float(leaks.largest_change(first, c.decoded(c.decoder, x)))
+        if change > leaks.TOLERANCE:
+            raise Failed(
+                f"fitting another one on {c.elsewhere.name} changes predictions by {change:.2g}: something that is "
+                "learnt is kept outside of the instance (a global, a class attribute)"
+            )
+    change = float(leaks.largest_change(first, c.decoded(c.fit(0, "again"), x)))
     if change > 0:
-        raise Failed(f"two trainings with seed 0 differ by {change:.2g}")
-    return "bit for bit"
+        raise Failed(f"two trainings with seed 0{between}, differ by {change:.2g}")
+    return f"bit for bit{between}"
 
 
 def a_pause_is_no_obstacle(c: Candidate) -> str:
@@ -86,22 +103,32 @@ def operations_are_counted(c: Candidate) -> str:
     count = c.decoder.flops(c.session)
     if count.per_step < 0 or count.elementwise < 0:
         raise Failed(f"{count.per_step} + {count.elementwise} operations per frame are declared")
+    if count.per_step + count.elementwise == 0 and _hears(c) > leaks.TOLERANCE:
+        raise Failed("no operation is declared, but predictions depend on the LFP")
     if count.uncounted:
         raise Failed(f"operations without a formula: {', '.join(count.uncounted)}; see realmbench.training.flops")
     return f"{count.per_step:,} in products, {count.elementwise:,} element by element"
 
 
+def training_is_timed(c: Candidate) -> str:
+    """Learning counts its seconds."""
+    _ = c.decoder
+    if not c.seconds:
+        raise Failed('adapt counts none of its time; let it learn inside `with context.phase("fit"):`')
+    return ", ".join(c.seconds)
+
+
 def saved_and_loaded(c: Candidate) -> str:
-    """A saved decoder comes back with the same predictions, parameters and configuration."""
-    path = c.decoder.save(c.folder / "decoder.safetensors", c.session)
-    loaded = c.cls.load(path, c.session)
+    """A saved decoder comes back with the same predictions, parameters and configuration, without the training data."""
+    bare = Session(**{each.name: getattr(c.session, each.name) for each in fields(Session)})
+    loaded = c.cls.load(c.decoder.save(c.saved, c.session), bare)
     x = c.frames(300)
-    change = float(leaks.largest_change(c.decoder.predict(x, c.session), loaded.predict(x, c.session)))
+    change = float(leaks.largest_change(c.decoded(c.decoder, x), loaded.predict(x, bare)))
     if change > leaks.TOLERANCE:
         raise Failed(f"predictions differ by {change:.2g} after loading")
     if loaded.parameters().deployed != c.decoder.parameters().deployed or loaded.config != c.decoder.config:
         raise Failed("parameters or configuration differ after loading")
-    return f"{path.stat().st_size:,} bytes"
+    return f"{c.saved.stat().st_size:,} bytes"
 
 
 def masked_channels_count_for_nothing(c: Candidate) -> str:
@@ -171,10 +198,18 @@ def wrong_input_is_refused(c: Candidate) -> str:
 
 
 def calls_are_independent(c: Candidate) -> str:
-    """What was decoded before, or shares the batch, changes nothing."""
-    x = c.frames(200)
-    again = leaks.repeat_change(c.decoder, c.session, x)
-    shared = leaks.batch_change(c.decoder, c.session, x)
+    """What was decoded before, first or just now, or shares the batch, changes nothing; nor does a call its frames."""
+    x = c.frames(c.stream_frames)
+    first = c.decoded(c.decoder, x)
+    if not np.array_equal(x, c.frames(c.stream_frames)):
+        raise Failed("predict writes into the frames that it is handed; let it work on a copy")
+    other = c.cls.load(c.decoder.save(c.saved, c.session), c.session)
+    other.predict(x[::-1].copy(), c.session)
+    kept = float(leaks.largest_change(first, c.decoded(other, x)))
+    if kept > leaks.TOLERANCE:
+        raise Failed(f"what is decoded first after loading changes later predictions by {kept:.2g}")
+    again = leaks.repeat_change(c.decoder, c.session, x[:200])
+    shared = leaks.batch_change(c.decoder, c.session, x[:200])
     if again > leaks.TOLERANCE:
         raise Failed(f"decoding something else in between changes predictions by {again:.2g}")
     if shared is not None and shared > leaks.TOLERANCE:
@@ -197,7 +232,7 @@ def stream_equals_predict(c: Candidate) -> str:
         stepped = c.decoder.streamed(x, c.session)
     except RealmbenchError as error:
         raise Failed(str(error)) from None
-    change = float(leaks.largest_change(stepped, c.decoder.predict(x, c.session)[: len(stepped)]))
+    change = float(leaks.largest_change(stepped, c.decoded(c.decoder, x)[: len(stepped)]))
     if change > STREAM_TOLERANCE:
         raise Failed(f"stream and predict differ by {change:.2g} deviations of the target")
     delay = len(x) - len(stepped)
@@ -223,10 +258,14 @@ def stream_memory_is_constant(c: Candidate) -> str:
 
 def listens(c: Candidate) -> str:
     """Predictions depend on the LFP at all; otherwise everything below holds of nothing."""
-    change = float(leaks.largest_change(c.pipeline(c.raw), c.pipeline(c.other[: len(c.raw)])))
+    change = _hears(c)
     if change <= leaks.TOLERANCE:
         raise NotApplicable(DEAF)
     return f"another session's LFP changes predictions by {change:.2g}"
+
+
+def _hears(c: Candidate) -> float:
+    return float(leaks.largest_change(c.pipeline(c.raw), c.pipeline(c.other[: len(c.raw)])))
 
 
 CONTRACT: dict[str, Callable[[Candidate], str]] = {
@@ -235,6 +274,7 @@ CONTRACT: dict[str, Callable[[Candidate], str]] = {
     "any length": any_length,
     "same seed, same numbers": same_seed_same_numbers,
     "validation at rest": a_pause_is_no_obstacle,
+    "training timed": training_is_timed,
     "parameters declared": parameters_are_declared,
     "save and load": saved_and_loaded,
     "left-out channels": masked_channels_count_for_nothing,

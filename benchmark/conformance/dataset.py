@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
@@ -29,6 +29,8 @@ SLOWEST_BEHAVIOUR_S = 0.1
 LONGEST_HOLE_S = 1.0
 # Standard deviations; the filters have forgotten a test block after the gap to a thousandth.
 TEST_PART_TOLERANCE = 0.01
+# Stretches of each session, in samples, that must stand in no other; so many values in one tell it from a flat line.
+PROBES, PROBE, LIVELY = 128, 64, 16
 
 
 class Loader:
@@ -130,6 +132,43 @@ def clocks_agree(loader: Loader) -> str:
     return f"at least {shortest:.0f} s in common, longest step of the behaviour {coarsest:.3f} s"
 
 
+def sessions_are_distinct(loader: Loader) -> str:
+    """No stretch of one session's LFP stands in another's, as where files overlap or one is read twice."""
+    if len(loader.names) < 2:
+        raise NotApplicable("a single session is loaded")
+    # By channel: the keys of the sessions' probes, whose they are, where, and their samples.
+    probes: dict[int, list[tuple[float, str, float, np.ndarray]]] = defaultdict(list)
+    for recording in loader.each():
+        lfp = np.asarray(recording.lfp[:, :4], np.float32)
+        for channel, column in enumerate(lfp.T):
+            keys = _keys(column)
+            for start in np.flatnonzero(np.isin(keys, [key for key, *_ in probes[channel]])):
+                for key, session, seconds, samples in probes[channel]:
+                    if key == keys[start] and np.array_equal(samples, column[start : start + PROBE]):
+                        raise Failed(
+                            f"{recording.session} holds at {start / recording.sampling_rate:.1f} s the LFP that "
+                            f"{session} holds at {seconds:.1f} s: one recording under two names, or two that overlap"
+                        )
+        for start in np.linspace(0, len(lfp) - PROBE, PROBES).astype(int):
+            part = lfp[start : start + PROBE]
+            lively = [channel for channel, column in enumerate(part.T) if len(np.unique(column)) > LIVELY]
+            for channel in lively[:1]:
+                key = float(_keys(part[:, channel])[0])
+                seconds = float(start / recording.sampling_rate)
+                probes[channel].append((key, recording.session, seconds, part[:, channel].copy()))
+    return f"{sum(map(len, probes.values()))} stretches of {len(loader.names)} sessions stand in no other"
+
+
+def _keys(column: np.ndarray) -> np.ndarray:
+    """Return a number for every stretch of `LIVELY` samples of (T,), the same wherever they are the same."""
+    weights = np.random.default_rng(0).standard_normal(LIVELY)
+    count = max(0, len(column) - LIVELY + 1)
+    keys = np.zeros(count)
+    for place, weight in enumerate(weights):
+        keys += weight * column[place : place + count]
+    return keys
+
+
 def channels_are_usable(loader: Loader) -> str:
     """At least one channel is usable on training samples."""
     left_out = 0
@@ -226,6 +265,7 @@ CHECKS: dict[str, Callable[[Loader], str]] = {
     "folds": folds_are_sound,
     "units": units_are_plausible,
     "clocks": clocks_agree,
+    "sessions distinct": sessions_are_distinct,
     "channels": channels_are_usable,
     "split": can_be_split,
     "front ends": front_ends_apply,

@@ -22,8 +22,9 @@ from .contract import CONTRACT, DEAF
 from .report import Check, Report, run_check
 
 LEARNS = "learns and predicts"
-# What is asked again on every further front end.
+# What is asked again on every further front end, and without calibration.
 AGAIN = {name: CONTRACT[name] for name in (LEARNS, "listens to the LFP", "stream equals predict")}
+ZERO_SHOT = "zero-shot"
 
 
 def check_decoder(
@@ -48,22 +49,27 @@ def check_decoder(
     ------
     RealmbenchError : unknown model or device, one that does not run there, or one that no front end serves.
     """
-    ready_for(model, DECODERS.get(model), device)
+    cls = DECODERS.get(model)
+    ready_for(model, cls, device)
     checks: list[Check] = []
     chains = accepted_front_ends(model, chain)
-    for place, each in enumerate(chains):
-        # The contract is one; causality, and the stream that proves it, are of every front end.
-        wanted = {**CONTRACT, **CAUSALITY} if place == 0 else {**AGAIN, **CAUSALITY}
+    # The contract is one; causality, and the stream that proves it, are of every front end, and of what predicts
+    # without a second of calibration.
+    rounds = [(each, {**(AGAIN if place else CONTRACT), **CAUSALITY}, False) for place, each in enumerate(chains)]
+    if "tiny" in cls.presets and cls("tiny").zero_shot:
+        rounds.append((chains[0], {**AGAIN, "calls independent": CONTRACT["calls independent"], **CAUSALITY}, True))
+    for place, (each, wanted, zero_shot) in enumerate(rounds):
+        where = ZERO_SHOT if zero_shot else each.name
         with tempfile.TemporaryDirectory() as folder:
-            candidate = Candidate(model, dataset, each, short, Path(folder), device)
+            candidate = Candidate(model, dataset, each, short, Path(folder), device, zero_shot)
             for number, (name, function) in enumerate(wanted.items()):
-                on_progress(f"{model}, {each.name}: {name}", (place + number / len(wanted)) / len(chains))
-                title = f"{name}, {each.name}" if place else name
+                on_progress(f"{model}, {where}: {name}", (place + number / len(wanted)) / len(rounds))
+                title = f"{name}, {where}" if place else name
                 checks.append(_as_declared(run_check(title, function, candidate), name, candidate.cls))
                 if name == LEARNS and checks[-1].failed:
                     break  # nothing else can be asked of it
     on_progress(f"{model}: done", 1.0)
-    return Report(model, tuple(checks), _verdict(model, checks, DECODERS.get(model), [each.name for each in chains]))
+    return Report(model, tuple(checks), _verdict(model, checks, cls, [each.name for each in chains]))
 
 
 def _as_declared(check: Check, name: str, cls: type[Decoder]) -> Check:

@@ -57,5 +57,5 @@ def run_check(name: str, function: Callable[[Subject], str], subject: Subject) -
         return Check(name, "not applicable", str(reason))
     except Failed as reason:
         return Check(name, "fail", str(reason))
-    except Exception as error:  # a third party's code may raise anything; the report shows what
+    except (Exception, SystemExit) as error:  # a third party's code may raise anything; the report shows what
         return Check(name, "error", f"{type(error).__name__}: {error}")

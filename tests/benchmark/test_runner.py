@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from realmbench import fingerprint
 from realmbench.dataset import Dataset, open_dataset
+from realmbench.decoder import DECODERS
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError, UnknownNameError
 from realmbench.files import cache_dir, write_whole
 from realmbench.plan import RunRequest, make_plan
@@ -19,6 +21,7 @@ from realmbench.runner import Events, FailedRunsError, SessionBank, run
 
 BROKEN = """
 import numpy as np
+from realmbench.artifact import Trained
 from realmbench.baselines.mean import Mean
 from realmbench.decoder import Stream
 
@@ -65,6 +68,73 @@ class SeesMore(WaitsAsDeclared):
 class Bands(Mean):
     "Takes bands alone."
     inputs = ("bands",)
+
+class Present(Mean):
+    "Decodes the frame at hand."
+    def predict(self, x, session): return x[:, :2, 0].astype(np.float64)
+    def stream(self, session): return Now()
+
+class Now(Stream):
+    def step(self, frame): return frame[:2, 0].astype(np.float64)
+
+class NowOtherwise(Stream):
+    def step(self, frame): return 1.01 * frame[:2, 0]
+
+class StreamsOtherwise(Present):
+    "Predicts honestly, and streams something else."
+    def stream(self, session): return NowOtherwise()
+
+class SeesMoreLater(Present):
+    "Sees the future from the 310th frame on."
+    def predict(self, x, session):
+        output = super().predict(x, session)
+        output[310:-1] = output[311:]
+        return output
+
+class SeesMoreAtFirst(Present):
+    "Sees the whole call before it has anything of the session."
+    multi_session = zero_shot = True
+    bare = False
+    def pretrain(self, sessions, context):
+        return context.artifact("nothing", {}, sessions, lambda: Trained({"nothing": np.zeros(1)}, 1, []))
+    def adapt(self, session, context, artifact=None):
+        self.bare = not session.train
+        if session.train: super().adapt(session, context, artifact)
+    def predict(self, x, session):
+        return super().predict(x, session) - self.bare * x[:, :2, 0].mean(0)
+
+class HonestAtFirst(SeesMoreAtFirst):
+    "Knows nothing of the session at first, and sees nothing of the call."
+    def predict(self, x, session): return Present.predict(self, x, session)
+
+class WritesOn(Mean):
+    "Clips the training frames where they lie."
+    def adapt(self, session, context, artifact=None):
+        np.clip(session.train[0].x, -1, 1, out=session.train[0].x)
+        super().adapt(session, context, artifact)
+
+class WritesWhilePredicting(Present):
+    "Centres what it is handed, where it lies."
+    def predict(self, x, session):
+        x -= 0.1
+        return super().predict(x, session)
+
+class Exits(Mean):
+    "Leaves."
+    def adapt(self, session, context, artifact=None):
+        raise SystemExit("no licence")
+
+class NotYet(Present):
+    "Says that it does not stream."
+    streams = False
+
+class FromNothing(Present):
+    "Needs neither calibration nor pretraining, it says."
+    zero_shot = True
+
+class CausalAndNot(Present):
+    "Contradicts itself."
+    look_ahead_s = 0.2
 """
 
 
@@ -198,17 +268,77 @@ def test_what_waits_for_a_little_of_the_future_is_timed_as_it_runs(toy: Dataset,
 
 
 def test_causal_in_name_only_is_caught(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+    """From the first frames on, after those that the stream is held to, or without any calibration."""
+    assert len(execute(toy, tmp_path, model=f"{broken}:Present")) == 2
+    for name in ("Liar", "SeesMoreLater"):
+        with pytest.raises(RealmbenchError, match=f"{name} is declared causal, but its predictions of the test block"):
+            execute(toy, tmp_path, model=f"{broken}:{name}")
+    at_first = {"protocol": "calibration-v1", "sessions": ["a2"]}
+    assert execute(toy, tmp_path, model=f"{broken}:HonestAtFirst", **at_first)[0].curve[0].calibration_s == 0
+    with pytest.raises(RealmbenchError, match="SeesMoreAtFirst is declared causal, but its predictions"):
+        execute(toy, tmp_path, model=f"{broken}:SeesMoreAtFirst", **at_first)
+
+
+def test_stream_of_something_else_is_caught(toy: Dataset, tmp_path: Path, broken: Path) -> None:
     with pytest.raises(RealmbenchError, match="declared causal, but its stream differs from predict"):
-        execute(toy, tmp_path, model=f"{broken}:Liar")
+        execute(toy, tmp_path, model=f"{broken}:StreamsOtherwise")
+
+
+@pytest.mark.parametrize(
+    ("name", "array"), [("WritesOn", r"train\[0\].x"), ("WritesWhilePredicting", "frames of test block 0")]
+)
+def test_decoder_that_writes_into_its_data_is_refused_with_every_seed(
+    toy: Dataset, tmp_path: Path, broken: Path, name: str, array: str
+) -> None:
+    """Also with the second, which finds what the first has left: clipping again would change nothing."""
+    failures: list[str] = []
+    events = Events(failed=lambda _path, reason: failures.append(reason))
+    with pytest.raises(FailedRunsError, match=f"written into what it was handed .*a2: {array}"):
+        execute(toy, tmp_path, events, model=f"{broken}:{name}", sessions=["a2"], seeds=2)
+    assert len(failures) == 2
+
+
+def test_decoder_that_exits_ends_its_own_runs_alone(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+    with pytest.raises(FailedRunsError, match=r"SystemExit: no licence \(and 1 more failures\)"):
+        execute(toy, tmp_path, model=f"{broken}:Exits")
+
+
+def test_what_a_file_imports_counts_as_its_code(toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "leant_on.py").write_text("def scale(): return 1.0\n")
+    (tmp_path / "leans.py").write_text(
+        "import leant_on\nfrom realmbench.baselines.mean import Mean\n\nclass Leans(Mean):\n    'Leans.'\n"
+    )
+    codes = []
+    for factor in ("1.0", "2.0", "1.0"):
+        (tmp_path / "leant_on.py").write_text(f"def scale(): return {factor}\n")
+        fingerprint._meaning.cache_clear()
+        codes.append(make_plan(RunRequest(f"{tmp_path / 'leans.py'}:Leans", preset="tiny"), toy).code)
+    assert codes[0] == codes[2] != codes[1]
+    assert fingerprint.helpers_of(DECODERS.get("gru")) == []
+
+
+def test_artifacts_of_a_file_are_of_all_its_options(toy: Dataset, tmp_path: Path) -> None:
+    """Of ours they are of what their stage names, so that students share a teacher."""
+    file = tmp_path / "mine.py"
+    file.write_text("from realmbench.realm.decoders import RealmStudent\n\nclass Mine(RealmStudent):\n    'Mine.'\n")
+    keys = {}
+    for model in (f"{file}:Mine", "realm-student"):
+        plans = [
+            make_plan(RunRequest(model, preset="tiny", train={"finetune.learning_rate": rate}), toy)
+            for rate in (1e-3, 2e-3)
+        ]
+        stores = [plan.context(0, lambda _text, _share: None).artifacts for plan in plans]
+        keys[model] = {store.key("teacher", {}, [], 0) for store in stores}
+    assert [len(each) for each in keys.values()] == [2, 1]
 
 
 def test_what_waits_longer_than_declared_is_caught(toy: Dataset, tmp_path: Path, broken: Path) -> None:
-    for name, declared in (("Waits", "0"), ("WaitsLonger", "0.1")):
-        message = f"the stream of {name} lags by 0.5 s, more than its declared look-ahead of {declared} s"
-        with pytest.raises(RealmbenchError, match=message):
+    for name, declared in (("Waits", "causal"), ("WaitsLonger", "to wait for 0.1 s of the future")):
+        with pytest.raises(RealmbenchError, match=f"{name} is declared {declared}, but its predictions"):
             execute(toy, tmp_path, model=f"{broken}:{name}")
     assert execute(toy, tmp_path, model=f"{broken}:WaitsAsDeclared")[0].look_ahead_s == 0.5
-    with pytest.raises(RealmbenchError, match=r"declared to wait for 0\.5 s of the future, but its stream differs"):
+    with pytest.raises(RealmbenchError, match=r"declared to wait for 0\.5 s of the future, but its predictions"):
         execute(toy, tmp_path, model=f"{broken}:SeesMore")
 
 
@@ -251,6 +381,15 @@ def test_refusals_come_before_any_work(
 def test_front_end_of_the_wrong_kind_is_refused(toy: Dataset, tmp_path: Path, broken: Path) -> None:
     with pytest.raises(OptionError, match="accepts bands input; front end lfp100 gives broadband"):
         execute(toy, tmp_path, model=f"{broken}:Bands", front_end="lfp100")
+
+
+def test_decoder_that_contradicts_itself_is_refused(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+    with pytest.raises(OptionError, match="NotYet overrides streams, by which runs hold it to its stream"):
+        execute(toy, tmp_path, model=f"{broken}:NotYet")
+    with pytest.raises(OptionError, match="FromNothing is zero_shot and not multi_session"):
+        execute(toy, tmp_path, model=f"{broken}:FromNothing")
+    with pytest.raises(OptionError, match=r"causal=True contradicts look_ahead_s=0\.2"):
+        execute(toy, tmp_path, model=f"{broken}:CausalAndNot")
 
 
 def test_protocol_may_refuse_decoders_that_look_ahead(

@@ -158,3 +158,20 @@ def test_spikes_that_are_promised_and_not_there_are_caught(with_spikes: Dataset)
     report = check_dataset(without, short=True)
     assert "test blocks kept apart" in failed(report)
     assert "no spikes were recorded" in str(report)
+
+
+def test_recordings_that_overlap_or_are_one_are_caught(toy: Dataset) -> None:
+    def overlapping(self: Any, session: str) -> Recording:
+        recording, first = (type(toy).load(self, name) for name in (session, "a0"))
+        lfp = np.asarray(recording.lfp).copy()
+        if session == "a2":
+            shared = round(10 * recording.sampling_rate)
+            lfp[:shared] = np.asarray(first.lfp)[-shared:]
+        return replace(recording, lfp=lfp)
+
+    report = check_dataset(damaged(toy, load=overlapping))
+    assert failed(report) == {"sessions distinct"}
+    assert "the LFP that a0 holds at" in str(report)
+    # A loader that ignores the name that it is given.
+    once = damaged(toy, load=lambda self, s: replace(type(toy).load(self, "b0"), session=s))
+    assert "sessions distinct" in failed(check_dataset(once))

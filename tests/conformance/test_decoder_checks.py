@@ -46,6 +46,10 @@ BROKEN = {
     "same seed, same numbers": '''    def adapt(self, session, context, artifact=None):
         super().adapt(session, context)
         self.weights = self.weights + 1e-4 * np.random.default_rng().standard_normal(self.weights.shape)''',
+    "training timed": '''    def adapt(self, session, context, artifact=None):
+        from realmbench.decoder import Context
+        super().adapt(session, Context(0, "cpu", context.artifacts, context.checkpoints))''',
+    "operations counted": '    def flops(self, session): return FlopCount(0)',
     "validation at rest": '''    def adapt(self, session, context, artifact=None):
         super().adapt(session, context)
         assert np.ptp(np.concatenate([segment.y for segment in session.validation])), "no R2"''',
@@ -68,6 +72,60 @@ BROKEN = {
         return np.roll(super().predict(x, session), -3, axis=0)''',
     "length of the record": '''    def predict(self, x, session):
         return super().predict(x, session) - x.mean()''',
+}  # fmt: skip
+
+
+# What they break, and a word of what the check says.
+MORE_BROKEN = {
+    "complex": ("learns and predicts", "a array of complex128", '''
+    def predict(self, x, session): return super().predict(x, session) + 0j'''),
+    "a list": ("learns and predicts", "returned a list", '''
+    def predict(self, x, session): return super().predict(x, session).tolist()'''),
+    "exits": ("learns and predicts", "SystemExit: no licence", '''
+    def adapt(self, session, context, artifact=None): raise SystemExit("no licence")'''),
+    "writes into training data": ("learns and predicts", "adapt writes into session.train[0].x", '''
+    def adapt(self, session, context, artifact=None):
+        session.train[0].x[:, 0] = 0
+        super().adapt(session, context)'''),
+    "writes into statistics": ("learns and predicts", "adapt writes into session.normaliser.y_mean", '''
+    def adapt(self, session, context, artifact=None):
+        super().adapt(session, context)
+        session.normaliser.y_mean[:] += 1'''),
+    "writes into frames": ("calls independent", "predict writes into the frames", '''
+    def predict(self, x, session):
+        output = super().predict(x, session)
+        x *= 0.5
+        return output'''),
+    "all sessions in the class": ("same seed, same numbers", "with one on r0 in between", '''
+    pool: ClassVar = []
+    def adapt(self, session, context, artifact=None):
+        super().adapt(session, context)
+        self.pool.append(self.weights)
+        self.weights = np.mean(self.pool, axis=0)'''),
+    "weights in the class": ("same seed, same numbers", "kept outside of the instance", '''
+    def adapt(self, session, context, artifact=None):
+        super().adapt(session, context)
+        type(self).weights = self.weights
+        del self.weights'''),
+    "needs training data to predict": ("save and load", "has no attribute 'train'", '''
+    def predict(self, x, session): return super().predict(x, session) + 0 * session.train[0].y.mean()'''),
+    "what it saw first": ("calls independent", "what is decoded first after loading", '''
+    first = None
+    def predict(self, x, session):
+        output = super().predict(x, session)
+        if self.first is None: self.first = output[:50].mean(0)
+        return output - self.first'''),
+    "one buffer for all, of the whole call": ("future replaced by noise", "earlier change", '''
+    buffer = np.zeros((10**5, 2))
+    def predict(self, x, session):
+        output = super().predict(x, session)
+        self.buffer[:len(x)] = output - output.mean(0)
+        return self.buffer[:len(x)]'''),
+    "steps of another shape": ("stream equals predict", "step of Candidate's stream returned (1, 2)", '''
+    def stream(self, session):
+        class Row(_Stream):
+            def step(self, frame): return super().step(frame)[None]
+        return Row(self.weights)'''),
 }  # fmt: skip
 
 
@@ -110,6 +168,52 @@ def test_each_breach_is_caught_by_its_check(name: str, tmp_path: Path) -> None:
     assert name in failed(report), report
     assert not report.passed
     assert name in report.verdict
+
+
+@pytest.mark.parametrize("name", MORE_BROKEN)
+def test_accidents_of_honest_people_are_caught(name: str, tmp_path: Path) -> None:
+    check_name, words, body = MORE_BROKEN[name]
+    report = check(tmp_path, body)
+    assert check_name in failed(report), report
+    assert words in str(report)
+
+
+def test_one_buffer_for_frames_and_predictions_is_no_breach(tmp_path: Path) -> None:
+    report = check(tmp_path, """
+    def predict(self, x, session):
+        self.buffer = getattr(self, "buffer", np.zeros((10**5, 2)))
+        self.buffer[:len(x)] = super().predict(x, session)
+        return self.buffer[:len(x)]
+    def stream(self, session):
+        class Reuses(_Stream):
+            buffer = np.zeros(2)
+            def step(self, frame):
+                self.buffer[:] = super().step(frame)
+                frame *= 0
+                return self.buffer
+        return Reuses(self.weights)""")  # fmt: skip
+    assert report.passed, report.verdict
+
+
+def test_without_calibration_it_is_asked_again(tmp_path: Path) -> None:
+    """What decodes honestly once it has been calibrated may still see a whole call before."""
+    body = """
+    multi_session = zero_shot = True
+    def pretrain(self, sessions, context):
+        from realmbench.artifact import Trained
+        return context.artifact("nothing", {{}}, sessions, lambda: Trained({{"nothing": np.zeros(1)}}, 1, []))
+    def adapt(self, session, context, artifact=None):
+        if session.train: return super().adapt(session, context)
+        self.weights = np.ones((session.channels * session.features, session.outputs))
+    def predict(self, x, session):
+        output = super().predict(x, session)
+        return output - {factor} * output.mean(0) * bool((self.weights == 1).all())"""
+    report = check(tmp_path, body.format(factor=0))
+    assert report.passed, report.verdict
+    assert sum(entry.name.endswith(", zero-shot") for entry in report.checks) == 11
+    report = check(tmp_path, body.format(factor=1))
+    assert {"future replaced by noise, zero-shot", "length of the record, zero-shot"} <= failed(report)
+    assert all(name.endswith(", zero-shot") for name in failed(report))
 
 
 def test_left_out_channel_that_counts_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
