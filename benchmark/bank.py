@@ -19,6 +19,7 @@ from .plan import Plan
 from .preparation import Prepared, prepare_session
 from .protocol import Protocol
 from .records import RunRecord
+from .session import SessionData
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,20 @@ class SessionBank:
 
 
 def _checksums(prepared: Prepared) -> dict[str, int]:
-    """Sum up every array that a decoder is handed of a session, by name."""
-    data = prepared.data
-    arrays = {"mask": data.mask, **{f"normaliser.{name}": array for name, array in vars(data.normaliser).items()}}
-    for part in ("train", "validation"):
-        for place, segment in enumerate(getattr(data, part)):
-            arrays |= {f"{part}[{place}].{name}": getattr(segment, name) for name in ("x", "y", "privileged")}
+    arrays = arrays_of(prepared.data)
     arrays |= {f"frames of test block {place}": block.x for place, block in enumerate(prepared.test)}
-    return {name: zlib.crc32(np.ascontiguousarray(array).data) for name, array in arrays.items()}
+    return {name: checksum(array) for name, array in arrays.items()}
+
+
+def arrays_of(session: SessionData) -> dict[str, np.ndarray]:
+    """Return every array that a decoder is handed of a session, by name."""
+    arrays = {"mask": session.mask, **{f"normaliser.{name}": each for name, each in vars(session.normaliser).items()}}
+    for part in ("train", "validation"):
+        for place, segment in enumerate(getattr(session, part)):
+            arrays |= {f"{part}[{place}].{name}": getattr(segment, name) for name in ("x", "y", "privileged")}
+    return arrays
+
+
+def checksum(array: np.ndarray) -> int:
+    """Sum up the bytes of an array."""
+    return zlib.crc32(np.ascontiguousarray(array).data)

@@ -12,7 +12,6 @@ import sysconfig
 import tokenize
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 from .seeds import stable_hash
 
@@ -44,27 +43,60 @@ def is_ours(module: str) -> bool:
 
 
 def helpers_of(cls: type) -> list[str]:
-    """Return the modules that somebody else's class leans on: those of its bases, and what they import from files.
+    """Return the modules that somebody else's class leans on: of its bases, and files that these or those import.
 
-    None for a class of this package, which names them itself; nor do installed packages count.
+    None for a class of this package, which names them itself. Installed packages do not count, but its own.
     """
     if is_ours(cls.__module__):
         return []
-    installed = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    found: list[str] = []
-    waiting = [base.__module__ for base in cls.__mro__ if not is_ours(base.__module__)]
+    own = cls.__module__.partition(".")[0]
+    found: set[str] = set()
+    # Of this package's the base alone: every decoder stands on the contract, which is no method.
+    waiting = [base.__module__ for base in cls.__mro__ if base.__module__ != "realmbench.decoder"]
     while waiting:
         name = waiting.pop()
-        module = sys.modules.get(name)
-        file = getattr(module, "__file__", None)
-        if name in found or is_ours(name) or file is None or any(file.startswith(folder) for folder in installed):
-            continue
-        found.append(name)
-        for value in vars(module).values():
-            imported = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            if isinstance(imported, str):
-                waiting.append(imported)
-    return sorted(set(found) - {cls.__module__})
+        file = None if name in found else _file(name, own)
+        if file is not None:
+            found.add(name)
+            waiting += [] if is_ours(name) else _imported(file, name)
+    return sorted(found - {cls.__module__})
+
+
+def _file(module: str, own: str) -> Path | None:
+    """Return the Python file of a module; None of the standard library's, and of packages installed but ``own``."""
+    loaded = sys.modules.get(module)
+    origin = getattr(loaded, "__file__", None)
+    top = module.partition(".")[0]
+    if loaded is None and (top == module or _file(top, own) is not None):
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError):  # a name that is imported from a module and is none itself
+            return None
+        origin = spec.origin if spec else None
+    if origin is None or not origin.endswith(".py"):
+        return None
+    path = Path(origin)
+    installed = {"site-packages", "dist-packages"} & set(path.parts) or path.is_relative_to(
+        sysconfig.get_path("stdlib")
+    )
+    return None if installed and top != own and not is_ours(module) else path
+
+
+def _imported(file: Path, module: str) -> list[str]:
+    """Return the names of what a file imports anywhere; some are no modules."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8-sig"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                if not package:
+                    continue
+                base = importlib.util.resolve_name("." * node.level + base, package)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [name for name in names if not is_ours(name)]
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from .decoder import Context
 from .errors import RealmbenchError
 from .held_run import HeldRun
 from .plan import Plan
+from .preparation import Prepared
 from .pretrainings import keep
 from .records import RunRecord, read_record, record_path, same_code, write_failure, write_record
 
@@ -69,6 +70,7 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                     write_failure(path, traceback.format_exc())
                     reason = str(error) if isinstance(error, RealmbenchError) else f"{type(error).__name__}: {error}"
                     what = f"pretraining of fold {fold.name}" if pretraining else session
+                    artifact = None  # it may have been written into; the store has it whole
                     failures.append(f"{what}, seed {seed}: {reason}")
                     events.failed(path, failures[-1])
                     if pretraining:
@@ -85,9 +87,11 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
 def pretrain_on(plan: Plan, fold: Fold, context: Context, bank: SessionBank) -> Artifact:
     """Pretrain the plan's decoder on a fold; what the store already holds is not trained again."""
     handed = [bank.of(plan, name, "pretrain") for name in fold.pretrain]
+    selection: list[Prepared] = []
     if plan.protocol.leaky:
-        context.selection = [bank.of(plan, name, "held-out").data for name in fold.held_out]
-    with bank.left_alone(plan.request.model, handed):
+        selection = [bank.of(plan, name, "held-out") for name in fold.held_out]
+        context.selection = [prepared.data for prepared in selection]
+    with bank.left_alone(plan.request.model, [*handed, *selection]):
         return plan.decoder().pretrain([prepared.data for prepared in handed], context)
 
 

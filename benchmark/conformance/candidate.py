@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from realmbench import leaks
 from realmbench.artifact import Artifact, ArtifactStore
+from realmbench.bank import arrays_of, checksum
 from realmbench.dataset import Dataset
 from realmbench.decoder import DECODERS, Context, Decoder
 from realmbench.errors import OptionError
@@ -141,18 +143,14 @@ class Candidate:
         decoder, artifact = self.new(), None
         if decoder.multi_session:
             sessions = [self._prepared(name, "pretrain") for name in self.pretraining_names]
-            artifact = decoder.pretrain(sessions, context)
+            with _left_alone("pretrain", {f"sessions[{i}]": each for i, each in enumerate(sessions)}):
+                artifact = decoder.pretrain(sessions, context)
             if not isinstance(artifact, Artifact):
                 raise Failed(f"pretrain returned {type(artifact).__name__}, not an Artifact")
         session = session or self.session
-        handed = copy.deepcopy(session)
-        decoder.adapt(session, context, artifact)
-        if changed := [
-            name for name, array in _arrays(session).items() if not np.array_equal(array, _arrays(handed)[name])
-        ]:
-            raise Failed(
-                f"adapt writes into {changed[0]}, which other seeds and the scorer use too; let it work on a copy"
-            )
+        context.seconds.clear()
+        with _left_alone("adapt", {"session": session}, artifact):
+            decoder.adapt(session, context, artifact)
         self.seconds = context.seconds
         return decoder
 
@@ -172,13 +170,20 @@ class Candidate:
         return sorted(self.generator.integers(count // 4, count, size=self.times).tolist())
 
 
-def _arrays(session: SessionData) -> dict[str, np.ndarray]:
-    arrays = {"session.mask": session.mask}
-    arrays |= {f"session.normaliser.{name}": array for name, array in vars(session.normaliser).items()}
-    for part in ("train", "validation"):
-        for place, segment in enumerate(getattr(session, part)):
-            arrays |= {f"session.{part}[{place}].{name}": getattr(segment, name) for name in ("x", "y", "privileged")}
-    return arrays
+@contextmanager
+def _left_alone(method: str, sessions: Mapping[str, SessionData], artifact: Artifact | None = None) -> Iterator[None]:
+    """Fail where a decoder's method writes into what it is handed."""
+
+    def sums() -> dict[str, int]:
+        handed = {f"{name}.{array}": each for name, data in sessions.items() for array, each in arrays_of(data).items()}
+        if artifact is not None:
+            handed |= {f"artifact.arrays[{name!r}]": array for name, array in artifact.arrays.items()}
+        return {name: checksum(array) for name, array in handed.items()}
+
+    before = sums()
+    yield
+    if changed := [name for name, each in sums().items() if each != before[name]]:
+        raise Failed(f"{method} writes into {changed[0]}, which others use too; let it work on a copy")
 
 
 def accepted_front_ends(model: str, chain: str | None = None) -> list[FrontEnd]:

@@ -39,8 +39,8 @@ def learns(c: Candidate) -> str:
     x = c.frames(100)
     output = c.decoder.predict(x, c.session)
     if not isinstance(output, np.ndarray) or output.dtype.kind != "f":
-        kind = f"array of {output.dtype}" if isinstance(output, np.ndarray) else type(output).__name__
-        raise Failed(f"predict returned a {kind}, expected a numpy array of real floating-point numbers")
+        kind = f"numbers of type {output.dtype}" if isinstance(output, np.ndarray) else f"a {type(output).__name__}"
+        raise Failed(f"predict returned {kind}, expected a numpy array of real floating-point numbers")
     if output.shape != (100, c.session.outputs):
         raise Failed(f"predict returned {output.shape}, expected {(100, c.session.outputs)}")
     if not np.isfinite(output).all():

@@ -119,6 +119,22 @@ class WritesWhilePredicting(Present):
         x -= 0.1
         return super().predict(x, session)
 
+class WritesOnTheTeacher(HonestAtFirst):
+    "Goes on training the artifact's own array."
+    def adapt(self, session, context, artifact=None):
+        artifact.arrays["nothing"] += 1
+        super().adapt(session, context, artifact)
+
+class WritesWhilePretraining(HonestAtFirst):
+    "Clips other sessions where they lie."
+    def pretrain(self, sessions, context):
+        np.clip(sessions[0].train[0].x, -1, 1, out=sessions[0].train[0].x)
+        return super().pretrain(sessions, context)
+
+class StreamsOtherwiseAtFirst(HonestAtFirst):
+    "Streams something else before it has anything of the session."
+    def stream(self, session): return NowOtherwise() if self.bare else Now()
+
 class Exits(Mean):
     "Leaves."
     def adapt(self, session, context, artifact=None):
@@ -282,6 +298,20 @@ def test_causal_in_name_only_is_caught(toy: Dataset, tmp_path: Path, broken: Pat
 def test_stream_of_something_else_is_caught(toy: Dataset, tmp_path: Path, broken: Path) -> None:
     with pytest.raises(RealmbenchError, match="declared causal, but its stream differs from predict"):
         execute(toy, tmp_path, model=f"{broken}:StreamsOtherwise")
+    with pytest.raises(RealmbenchError, match="declared causal, but its stream differs from predict"):
+        execute(toy, tmp_path, model=f"{broken}:StreamsOtherwiseAtFirst", protocol="calibration-v1", sessions=["a2"])
+
+
+def test_what_pretraining_hands_on_and_is_handed_stays_as_it_is(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+    failures: list[str] = []
+    events = Events(failed=lambda _path, reason: failures.append(reason))
+    for name, words in (
+        ("WritesOnTheTeacher", "written into the arrays of the artifact"),
+        ("WritesWhilePretraining", r"written into what it was handed \(a0: train\[0\].x"),
+    ):
+        with pytest.raises(FailedRunsError, match=words):
+            execute(toy, tmp_path, events, model=f"{broken}:{name}", seeds=2)
+    assert len(failures) == 8
 
 
 @pytest.mark.parametrize(
@@ -305,16 +335,17 @@ def test_decoder_that_exits_ends_its_own_runs_alone(toy: Dataset, tmp_path: Path
 
 def test_what_a_file_imports_counts_as_its_code(toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "leant_on.py").write_text("def scale(): return 1.0\n")
     (tmp_path / "leans.py").write_text(
-        "import leant_on\nfrom realmbench.baselines.mean import Mean\n\nclass Leans(Mean):\n    'Leans.'\n"
+        "from leant_on import RATES\nfrom realmbench.baselines.mean import Mean\n\nclass Leans(Mean):\n    'Leans.'\n"
     )
     codes = []
     for factor in ("1.0", "2.0", "1.0"):
-        (tmp_path / "leant_on.py").write_text(f"def scale(): return {factor}\n")
+        (tmp_path / "leant_on.py").write_text(f"RATES = [{factor}]\n")
         fingerprint._meaning.cache_clear()
         codes.append(make_plan(RunRequest(f"{tmp_path / 'leans.py'}:Leans", preset="tiny"), toy).code)
     assert codes[0] == codes[2] != codes[1]
+    leans = DECODERS.get(f"{tmp_path / 'leans.py'}:Leans")
+    assert fingerprint.helpers_of(leans) == ["leant_on", "realmbench.baselines.mean"]
     assert fingerprint.helpers_of(DECODERS.get("gru")) == []
 
 

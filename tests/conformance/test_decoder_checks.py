@@ -77,7 +77,7 @@ BROKEN = {
 
 # What they break, and a word of what the check says.
 MORE_BROKEN = {
-    "complex": ("learns and predicts", "a array of complex128", '''
+    "complex": ("learns and predicts", "numbers of type complex128", '''
     def predict(self, x, session): return super().predict(x, session) + 0j'''),
     "a list": ("learns and predicts", "returned a list", '''
     def predict(self, x, session): return super().predict(x, session).tolist()'''),
@@ -91,6 +91,20 @@ MORE_BROKEN = {
     def adapt(self, session, context, artifact=None):
         super().adapt(session, context)
         session.normaliser.y_mean[:] += 1'''),
+    "writes into an artifact": ("learns and predicts", "adapt writes into artifact.arrays['start']", '''
+    multi_session = True
+    def pretrain(self, sessions, context):
+        from realmbench.artifact import Trained
+        return context.artifact("start", {}, sessions, lambda: Trained({"start": np.zeros(1)}, 1, []))
+    def adapt(self, session, context, artifact=None):
+        artifact.arrays["start"] += 1
+        super().adapt(session, context)'''),
+    "writes while it pretrains": ("learns and predicts", "pretrain writes into sessions[0].train[0].y", '''
+    multi_session = True
+    def pretrain(self, sessions, context):
+        from realmbench.artifact import Trained
+        sessions[0].train[0].y[:] += 1
+        return context.artifact("start", {}, sessions, lambda: Trained({"start": np.zeros(1)}, 1, []))'''),
     "writes into frames": ("calls independent", "predict writes into the frames", '''
     def predict(self, x, session):
         output = super().predict(x, session)
