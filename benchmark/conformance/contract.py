@@ -121,14 +121,15 @@ def training_is_timed(c: Candidate) -> str:
 def saved_and_loaded(c: Candidate) -> str:
     """A saved decoder comes back with the same predictions, parameters and configuration, without the training data."""
     bare = Session(**{each.name: getattr(c.session, each.name) for each in fields(Session)})
-    loaded = c.cls.load(c.decoder.save(c.saved, c.session), bare)
+    path = c.decoder.save(c.saved, c.session)
+    loaded = c.cls.load(path, bare)
     x = c.frames(300)
     change = float(leaks.largest_change(c.decoded(c.decoder, x), loaded.predict(x, bare)))
     if change > leaks.TOLERANCE:
         raise Failed(f"predictions differ by {change:.2g} after loading")
     if loaded.parameters().deployed != c.decoder.parameters().deployed or loaded.config != c.decoder.config:
         raise Failed("parameters or configuration differ after loading")
-    return f"{c.saved.stat().st_size:,} bytes"
+    return f"{path.stat().st_size:,} bytes"
 
 
 def masked_channels_count_for_nothing(c: Candidate) -> str:
@@ -204,7 +205,8 @@ def calls_are_independent(c: Candidate) -> str:
     if not np.array_equal(x, c.frames(c.stream_frames)):
         raise Failed("predict writes into the frames that it is handed; let it work on a copy")
     # Two that have decoded nothing yet.
-    first, other = (c.cls.load(c.decoder.save(c.saved, c.session), c.session) for _ in range(2))
+    path = c.decoder.save(c.saved, c.session)
+    first, other = (c.cls.load(path, c.session) for _ in range(2))
     other.predict(x[::-1].copy(), c.session)
     kept = float(leaks.largest_change(c.decoded(first, x), c.decoded(other, x)))
     if kept > leaks.TOLERANCE:

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from realmbench.fingerprint import code_of, fingerprint, without_words
+from realmbench import fingerprint as fingerprints
+from realmbench.dataset import Dataset
+from realmbench.decoder import DECODERS
+from realmbench.fingerprint import code_of, fingerprint, helpers_of, without_words
+from realmbench.plan import RunRequest, make_plan
 
 CODE = '''"""What the module is for."""
 
@@ -77,3 +81,19 @@ def test_only_what_a_module_does_changes_its_code(
     first, second = (code_of([name]) for name in names)
     assert (first == second) is same
     assert fingerprint(names[0]) != fingerprint(names[1])  # what makes data is held to every byte
+
+
+def test_what_a_file_imports_counts_as_its_code(toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "leans.py").write_text(
+        "from leant_on import RATES\nfrom realmbench.baselines.mean import Mean\n\nclass Leans(Mean):\n    'Leans.'\n"
+    )
+    codes = []
+    for factor in ("1.0", "2.0", "1.0"):
+        (tmp_path / "leant_on.py").write_text(f"RATES = [{factor}]\n")
+        fingerprints._meaning.cache_clear()
+        codes.append(make_plan(RunRequest(f"{tmp_path / 'leans.py'}:Leans", preset="tiny"), toy).code)
+    assert codes[0] == codes[2] != codes[1]
+    leans = DECODERS.get(f"{tmp_path / 'leans.py'}:Leans")
+    assert helpers_of(leans) == ["leant_on", "realmbench.baselines.mean"]
+    assert helpers_of(DECODERS.get("gru")) == []

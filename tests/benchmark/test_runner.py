@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from realmbench import fingerprint
 from realmbench.dataset import Dataset, open_dataset
-from realmbench.decoder import DECODERS
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError, UnknownNameError
 from realmbench.files import cache_dir, write_whole
 from realmbench.plan import RunRequest, make_plan
@@ -19,11 +18,11 @@ from realmbench.recording import Recording
 from realmbench.records import RunRecord, read_record, read_records
 from realmbench.runner import Events, FailedRunsError, SessionBank, run
 
+Execute = Callable[..., list[RunRecord]]
+
 BROKEN = """
 import numpy as np
-from realmbench.artifact import Trained
 from realmbench.baselines.mean import Mean
-from realmbench.decoder import Stream
 
 class Broken(Mean):
     "Fails on one session."
@@ -37,127 +36,15 @@ class Looks(Mean):
     def predict(self, x, session):
         return super().predict(x, session)[:-1]
 
-class Liar(Mean):
-    "Declares itself causal and predicts from the future."
-    def predict(self, x, session):
-        return np.roll(x[:, :2, 0], -25, axis=0)
-
-class Late(Stream):
-    delay = 25
-    def __init__(self): self.seen = 0
-    def step(self, frame):
-        self.seen += 1
-        return frame[:2, 0] if self.seen > self.delay else np.full(2, np.nan)
-
-class Waits(Mean):
-    "Says that it is causal; stream and predictions agree, half a second late."
-    def stream(self, session): return Late()
-    def predict(self, x, session): return np.concatenate([x[25:, :2, 0], np.zeros((25, 2))])[: len(x)]
-
-class WaitsLonger(Waits):
-    "Waits half a second where it declares a tenth."
-    causal, look_ahead_s = False, 0.1
-
-class WaitsAsDeclared(Waits):
-    causal, look_ahead_s = False, 0.5
-
-class SeesMore(WaitsAsDeclared):
-    "Waits as it declares, and predicts from more."
-    def predict(self, x, session): return np.concatenate([x[26:, :2, 0], np.zeros((26, 2))])[: len(x)]
-
 class Bands(Mean):
     "Takes bands alone."
     inputs = ("bands",)
-
-class Present(Mean):
-    "Decodes the frame at hand."
-    def predict(self, x, session): return x[:, :2, 0].astype(np.float64)
-    def stream(self, session): return Now()
-
-class Now(Stream):
-    def step(self, frame): return frame[:2, 0].astype(np.float64)
-
-class NowOtherwise(Stream):
-    def step(self, frame): return 1.01 * frame[:2, 0]
-
-class StreamsOtherwise(Present):
-    "Predicts honestly, and streams something else."
-    def stream(self, session): return NowOtherwise()
-
-class SeesMoreLater(Present):
-    "Sees the future from the 310th frame on."
-    def predict(self, x, session):
-        output = super().predict(x, session)
-        output[310:-1] = output[311:]
-        return output
-
-class SeesMoreAtFirst(Present):
-    "Sees the whole call before it has anything of the session."
-    multi_session = zero_shot = True
-    bare = False
-    def pretrain(self, sessions, context):
-        return context.artifact("nothing", {}, sessions, lambda: Trained({"nothing": np.zeros(1)}, 1, []))
-    def adapt(self, session, context, artifact=None):
-        self.bare = not session.train
-        if session.train: super().adapt(session, context, artifact)
-    def predict(self, x, session):
-        return super().predict(x, session) - self.bare * x[:, :2, 0].mean(0)
-
-class HonestAtFirst(SeesMoreAtFirst):
-    "Knows nothing of the session at first, and sees nothing of the call."
-    def predict(self, x, session): return Present.predict(self, x, session)
-
-class WritesOn(Mean):
-    "Clips the training frames where they lie."
-    def adapt(self, session, context, artifact=None):
-        np.clip(session.train[0].x, -1, 1, out=session.train[0].x)
-        super().adapt(session, context, artifact)
-
-class WritesWhilePredicting(Present):
-    "Centres what it is handed, where it lies."
-    def predict(self, x, session):
-        x -= 0.1
-        return super().predict(x, session)
-
-class WritesOnTheTeacher(HonestAtFirst):
-    "Goes on training the artifact's own array."
-    def adapt(self, session, context, artifact=None):
-        artifact.arrays["nothing"] += 1
-        super().adapt(session, context, artifact)
-
-class WritesWhilePretraining(HonestAtFirst):
-    "Clips other sessions where they lie."
-    def pretrain(self, sessions, context):
-        np.clip(sessions[0].train[0].x, -1, 1, out=sessions[0].train[0].x)
-        return super().pretrain(sessions, context)
-
-class StreamsOtherwiseAtFirst(HonestAtFirst):
-    "Streams something else before it has anything of the session."
-    def stream(self, session): return NowOtherwise() if self.bare else Now()
 
 class Exits(Mean):
     "Leaves."
     def adapt(self, session, context, artifact=None):
         raise SystemExit("no licence")
-
-class NotYet(Present):
-    "Says that it does not stream."
-    streams = False
-
-class FromNothing(Present):
-    "Needs neither calibration nor pretraining, it says."
-    zero_shot = True
-
-class CausalAndNot(Present):
-    "Contradicts itself."
-    look_ahead_s = 0.2
 """
-
-
-def execute(dataset: Dataset, results: Path, events: Events | None = None, **request: Any) -> list[RunRecord]:
-    plan = make_plan(RunRequest(**{"preset": "tiny", **request}), dataset)
-    events = events or Events()
-    return run(plan, dataset, results, events, SessionBank(dataset, events.stage))
 
 
 @pytest.fixture
@@ -167,7 +54,7 @@ def broken(tmp_path: Path) -> Path:
     return file
 
 
-def test_one_record_per_session_and_seed_that_reads_back(toy: Dataset, tmp_path: Path) -> None:
+def test_one_record_per_session_and_seed_that_reads_back(execute: Execute, toy: Dataset, tmp_path: Path) -> None:
     records = execute(toy, tmp_path, model="wiener", seeds=2)
     assert [(record.session, record.seed) for record in records] == [("a2", 0), ("a2", 1), ("b2", 0), ("b2", 1)]
     assert sorted(read_records(tmp_path), key=lambda r: (r.session, r.seed)) == records
@@ -179,7 +66,7 @@ def test_one_record_per_session_and_seed_that_reads_back(toy: Dataset, tmp_path:
     assert record.flops_per_step == 2 * (record.parameters_deployed - 2)
 
 
-def test_blocks_add_up_to_the_scores(toy: Dataset, tmp_path: Path) -> None:
+def test_blocks_add_up_to_the_scores(execute: Execute, toy: Dataset, tmp_path: Path) -> None:
     record = execute(toy, tmp_path, model="wiener")[0]
     for axis, scores in enumerate(record.axes):
         assert sum(block.sse[axis] for block in record.blocks) == pytest.approx(scores.sse)
@@ -191,7 +78,7 @@ def test_blocks_add_up_to_the_scores(toy: Dataset, tmp_path: Path) -> None:
     assert sum(block.samples for block in record.blocks) == record.test_s * 50
 
 
-def test_finished_runs_are_reused_until_something_changes(toy: Dataset, tmp_path: Path) -> None:
+def test_finished_runs_are_reused_until_something_changes(execute: Execute, toy: Dataset, tmp_path: Path) -> None:
     reused: list[bool] = []
     notes: list[str] = []
     events = Events(done=lambda _record, again: reused.append(again), note=notes.append)
@@ -209,7 +96,7 @@ def test_finished_runs_are_reused_until_something_changes(toy: Dataset, tmp_path
     assert reused[8:] == [False, False]
 
 
-def test_damaged_record_is_run_again(toy: Dataset, tmp_path: Path) -> None:
+def test_damaged_record_is_run_again(execute: Execute, toy: Dataset, tmp_path: Path) -> None:
     execute(toy, tmp_path, model="mean")
     path = next(tmp_path.rglob("a2.seed0.json"))
     path.write_text(path.read_text()[:100])
@@ -219,7 +106,7 @@ def test_damaged_record_is_run_again(toy: Dataset, tmp_path: Path) -> None:
     assert read_record(path).session == "a2"
 
 
-def test_changed_options_never_share_a_file(toy: Dataset, tmp_path: Path) -> None:
+def test_changed_options_never_share_a_file(execute: Execute, toy: Dataset, tmp_path: Path) -> None:
     execute(toy, tmp_path, model="wiener")
     execute(toy, tmp_path, model="wiener", options={"lag_step": 2})
     folders = {path.parent.name for path in tmp_path.rglob("*.json")}
@@ -229,14 +116,16 @@ def test_changed_options_never_share_a_file(toy: Dataset, tmp_path: Path) -> Non
     assert {path.parent.name for path in tmp_path.rglob("*.json")} == folders  # the default, spelt out
 
 
-def test_changed_data_never_share_a_file(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+def test_changed_data_never_share_a_file(execute: Execute, toy: Dataset, toy_name: str, tmp_path: Path) -> None:
     plain = execute(toy, tmp_path, model="mean")
     changed = execute(open_dataset(toy_name, options={"noise": 12.0}), tmp_path, model="mean")
     assert len(read_records(tmp_path)) == len(plain) + len(changed)
     assert changed[0].data_options == {"noise": 12.0}
 
 
-def test_failed_run_leaves_a_traceback_and_the_others_go_on(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+def test_failed_run_leaves_a_traceback_and_the_others_go_on(
+    execute: Execute, toy: Dataset, tmp_path: Path, broken: Path
+) -> None:
     results = tmp_path / "results"
     with pytest.raises(RealmbenchError, match=r"a2, seed 0: ValueError: broken on purpose"):
         execute(toy, results, model=f"{broken}:Broken")
@@ -254,12 +143,12 @@ def test_failed_run_leaves_a_traceback_and_the_others_go_on(toy: Dataset, tmp_pa
     assert not failure.exists()
 
 
-def test_wrong_shape_of_a_prediction_is_named(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+def test_wrong_shape_of_a_prediction_is_named(execute: Execute, toy: Dataset, tmp_path: Path, broken: Path) -> None:
     with pytest.raises(RealmbenchError, match=r"predict returned \(\d+, 2\), expected"):
         execute(toy, tmp_path, model=f"{broken}:Looks")
 
 
-def test_target_that_does_not_vary_is_named(toy: Dataset, tmp_path: Path) -> None:
+def test_target_that_does_not_vary_is_named(execute: Execute, toy: Dataset, tmp_path: Path) -> None:
     class Still(type(toy)):  # type: ignore[misc]
         def load(self, session: str) -> Recording:
             recording = super().load(session)
@@ -274,7 +163,9 @@ def test_target_that_does_not_vary_is_named(toy: Dataset, tmp_path: Path) -> Non
         execute(Still(), tmp_path, model="mean")
 
 
-def test_what_waits_for_a_little_of_the_future_is_timed_as_it_runs(toy: Dataset, tmp_path: Path) -> None:
+def test_what_waits_for_a_little_of_the_future_is_timed_as_it_runs(
+    execute: Execute, toy: Dataset, tmp_path: Path
+) -> None:
     record = execute(toy, tmp_path, model="wiener-smoother")[0]
     assert (record.causal, record.look_ahead_s) == (False, 0.42)
     assert record.latency is not None
@@ -283,70 +174,11 @@ def test_what_waits_for_a_little_of_the_future_is_timed_as_it_runs(toy: Dataset,
     assert (whole.look_ahead_s, whole.latency, whole.stream_bytes) == (None, None, None)
 
 
-def test_causal_in_name_only_is_caught(toy: Dataset, tmp_path: Path, broken: Path) -> None:
-    """From the first frames on, after those that the stream is held to, or without any calibration."""
-    assert len(execute(toy, tmp_path, model=f"{broken}:Present")) == 2
-    for name in ("Liar", "SeesMoreLater"):
-        with pytest.raises(RealmbenchError, match=f"{name} is declared causal, but its predictions of the test block"):
-            execute(toy, tmp_path, model=f"{broken}:{name}")
-    at_first = {"protocol": "calibration-v1", "sessions": ["a2"]}
-    assert execute(toy, tmp_path, model=f"{broken}:HonestAtFirst", **at_first)[0].curve[0].calibration_s == 0
-    with pytest.raises(RealmbenchError, match="SeesMoreAtFirst is declared causal, but its predictions"):
-        execute(toy, tmp_path, model=f"{broken}:SeesMoreAtFirst", **at_first)
-
-
-def test_stream_of_something_else_is_caught(toy: Dataset, tmp_path: Path, broken: Path) -> None:
-    with pytest.raises(RealmbenchError, match="declared causal, but its stream differs from predict"):
-        execute(toy, tmp_path, model=f"{broken}:StreamsOtherwise")
-    with pytest.raises(RealmbenchError, match="declared causal, but its stream differs from predict"):
-        execute(toy, tmp_path, model=f"{broken}:StreamsOtherwiseAtFirst", protocol="calibration-v1", sessions=["a2"])
-
-
-def test_what_pretraining_hands_on_and_is_handed_stays_as_it_is(toy: Dataset, tmp_path: Path, broken: Path) -> None:
-    failures: list[str] = []
-    events = Events(failed=lambda _path, reason: failures.append(reason))
-    for name, words in (
-        ("WritesOnTheTeacher", "written into the arrays of the artifact"),
-        ("WritesWhilePretraining", r"written into what it was handed \(a0: train\[0\].x"),
-    ):
-        with pytest.raises(FailedRunsError, match=words):
-            execute(toy, tmp_path, events, model=f"{broken}:{name}", seeds=2)
-    assert len(failures) == 8
-
-
-@pytest.mark.parametrize(
-    ("name", "array"), [("WritesOn", r"train\[0\].x"), ("WritesWhilePredicting", "frames of test block 0")]
-)
-def test_decoder_that_writes_into_its_data_is_refused_with_every_seed(
-    toy: Dataset, tmp_path: Path, broken: Path, name: str, array: str
+def test_decoder_that_exits_ends_its_own_runs_alone(
+    execute: Execute, toy: Dataset, tmp_path: Path, broken: Path
 ) -> None:
-    """Also with the second, which finds what the first has left: clipping again would change nothing."""
-    failures: list[str] = []
-    events = Events(failed=lambda _path, reason: failures.append(reason))
-    with pytest.raises(FailedRunsError, match=f"written into what it was handed .*a2: {array}"):
-        execute(toy, tmp_path, events, model=f"{broken}:{name}", sessions=["a2"], seeds=2)
-    assert len(failures) == 2
-
-
-def test_decoder_that_exits_ends_its_own_runs_alone(toy: Dataset, tmp_path: Path, broken: Path) -> None:
     with pytest.raises(FailedRunsError, match=r"SystemExit: no licence \(and 1 more failures\)"):
         execute(toy, tmp_path, model=f"{broken}:Exits")
-
-
-def test_what_a_file_imports_counts_as_its_code(toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "leans.py").write_text(
-        "from leant_on import RATES\nfrom realmbench.baselines.mean import Mean\n\nclass Leans(Mean):\n    'Leans.'\n"
-    )
-    codes = []
-    for factor in ("1.0", "2.0", "1.0"):
-        (tmp_path / "leant_on.py").write_text(f"RATES = [{factor}]\n")
-        fingerprint._meaning.cache_clear()
-        codes.append(make_plan(RunRequest(f"{tmp_path / 'leans.py'}:Leans", preset="tiny"), toy).code)
-    assert codes[0] == codes[2] != codes[1]
-    leans = DECODERS.get(f"{tmp_path / 'leans.py'}:Leans")
-    assert fingerprint.helpers_of(leans) == ["leant_on", "realmbench.baselines.mean"]
-    assert fingerprint.helpers_of(DECODERS.get("gru")) == []
 
 
 def test_artifacts_of_a_file_are_of_all_its_options(toy: Dataset, tmp_path: Path) -> None:
@@ -362,15 +194,6 @@ def test_artifacts_of_a_file_are_of_all_its_options(toy: Dataset, tmp_path: Path
         stores = [plan.context(0, lambda _text, _share: None).artifacts for plan in plans]
         keys[model] = {store.key("teacher", {}, [], 0) for store in stores}
     assert [len(each) for each in keys.values()] == [2, 1]
-
-
-def test_what_waits_longer_than_declared_is_caught(toy: Dataset, tmp_path: Path, broken: Path) -> None:
-    for name, declared in (("Waits", "causal"), ("WaitsLonger", "to wait for 0.1 s of the future")):
-        with pytest.raises(RealmbenchError, match=f"{name} is declared {declared}, but its predictions"):
-            execute(toy, tmp_path, model=f"{broken}:{name}")
-    assert execute(toy, tmp_path, model=f"{broken}:WaitsAsDeclared")[0].look_ahead_s == 0.5
-    with pytest.raises(RealmbenchError, match=r"declared to wait for 0\.5 s of the future, but its predictions"):
-        execute(toy, tmp_path, model=f"{broken}:SeesMore")
 
 
 @pytest.mark.parametrize(
@@ -402,29 +225,20 @@ def test_what_waits_longer_than_declared_is_caught(toy: Dataset, tmp_path: Path,
     ],
 )
 def test_refusals_come_before_any_work(
-    toy: Dataset, tmp_path: Path, request_: dict[str, Any], error: type[Exception], message: str
+    execute: Execute, toy: Dataset, tmp_path: Path, request_: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         execute(toy, tmp_path, **request_)
     assert not any(tmp_path.rglob("*.json"))
 
 
-def test_front_end_of_the_wrong_kind_is_refused(toy: Dataset, tmp_path: Path, broken: Path) -> None:
+def test_front_end_of_the_wrong_kind_is_refused(execute: Execute, toy: Dataset, tmp_path: Path, broken: Path) -> None:
     with pytest.raises(OptionError, match="accepts bands input; front end lfp100 gives broadband"):
         execute(toy, tmp_path, model=f"{broken}:Bands", front_end="lfp100")
 
 
-def test_decoder_that_contradicts_itself_is_refused(toy: Dataset, tmp_path: Path, broken: Path) -> None:
-    with pytest.raises(OptionError, match="NotYet overrides streams, by which runs hold it to its stream"):
-        execute(toy, tmp_path, model=f"{broken}:NotYet")
-    with pytest.raises(OptionError, match="FromNothing is zero_shot and not multi_session"):
-        execute(toy, tmp_path, model=f"{broken}:FromNothing")
-    with pytest.raises(OptionError, match=r"causal=True contradicts look_ahead_s=0\.2"):
-        execute(toy, tmp_path, model=f"{broken}:CausalAndNot")
-
-
 def test_protocol_may_refuse_decoders_that_look_ahead(
-    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    execute: Execute, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from realmbench.protocols import BlockedV1
 
@@ -433,21 +247,21 @@ def test_protocol_may_refuse_decoders_that_look_ahead(
         execute(toy, tmp_path, model="bigru")
 
 
-def test_shifted_target_scores_nothing_and_is_kept_apart(toy: Dataset, tmp_path: Path) -> None:
+def test_shifted_target_scores_nothing_and_is_kept_apart(execute: Execute, toy: Dataset, tmp_path: Path) -> None:
     record = execute(toy, tmp_path, model="wiener", audit="shifted-target")[0]
     assert record.metrics["r2_axis_mean"] < 0.05
     assert (record.suite, record.audit) == ("audit", "shifted-target")
     assert execute(toy, tmp_path, model="wiener")[0].metrics["r2_axis_mean"] > 0.2
 
 
-def test_same_seed_gives_the_same_numbers(toy: Dataset, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_numbers(execute: Execute, toy: Dataset, tmp_path: Path) -> None:
     runs = [execute(toy, tmp_path / folder, model="gru", sessions=["a2"], train={"updates": 20})[0] for folder in "ab"]
     assert runs[0].metrics == runs[1].metrics
     other = execute(toy, tmp_path / "c", model="gru", sessions=["a2"], train={"updates": 20}, seeds=2)
     assert other[1].metrics != runs[0].metrics
 
 
-def test_damaged_cache_is_made_again(toy_name: str, tmp_path: Path) -> None:
+def test_damaged_cache_is_made_again(execute: Execute, toy_name: str, tmp_path: Path) -> None:
     dataset = open_dataset(toy_name, options={"noise": 13.0})
     first = execute(dataset, tmp_path / "a", model="wiener", sessions=["a2"])
     newest = sorted((cache_dir() / "features").iterdir(), key=lambda path: path.stat().st_mtime_ns)[-2:]
@@ -473,7 +287,9 @@ def test_honest_protocols_hand_no_held_out_session_to_pretraining(toy: Dataset, 
     assert all(record.leaky for record in records)
 
 
-def test_pretraining_that_warns_is_heard_in_the_records_of_its_fold(toy: Dataset, tmp_path: Path) -> None:
+def test_pretraining_that_warns_is_heard_in_the_records_of_its_fold(
+    execute: Execute, toy: Dataset, tmp_path: Path
+) -> None:
     """Where it was trained, and where its artifact comes from the store."""
     train = {"student.updates": 2, "student.window_s": 100.0, "finetune.updates": 0}
     [trained, *_], [found, *_] = (execute(toy, tmp_path / name, model="realm-pooled", train=train) for name in "ab")
@@ -483,7 +299,7 @@ def test_pretraining_that_warns_is_heard_in_the_records_of_its_fold(toy: Dataset
     assert found.artifacts == trained.artifacts  # with the seconds of the only training
 
 
-def test_what_another_process_is_writing_is_no_record_yet(toy: Dataset, tmp_path: Path) -> None:
+def test_what_another_process_is_writing_is_no_record_yet(execute: Execute, toy: Dataset, tmp_path: Path) -> None:
     execute(toy, tmp_path, model="mean")
     path = next(tmp_path.rglob("a2.seed0.json"))
     text, seen = path.read_text(), []
