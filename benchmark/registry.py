@@ -114,7 +114,7 @@ class Registry(Generic[T]):
     def _load_plugin(self, point: EntryPoint) -> type[T]:
         try:
             return point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             package = point.dist.name if point.dist else "an installed package"
             raise RealmbenchError(
                 f"{self.kind} {point.name!r} of {package} cannot be loaded ({point.value}): {error}"
@@ -137,7 +137,7 @@ class Registry(Generic[T]):
             sys.modules[module_name] = module
             try:
                 spec.loader.exec_module(module)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a script that was meant to be started may exit at its end
                 del sys.modules[module_name]
                 raise RealmbenchError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
         module = sys.modules[module_name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -49,10 +50,18 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
+def _bars(*columns: ProgressColumn) -> Iterator[Progress]:
+    """Show progress bars on standard error, and there too what others' code prints: standard output is for answers."""
+    bars = Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty())
+    with redirect_stdout(sys.stderr), bars as progress:
+        yield progress
+
+
+@contextmanager
 def progress_events(total: int, label: str) -> Iterator[Events]:
     """Show two bars, one over runs and one over the work in hand, and yield the runner's events."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with _bars(*columns) as progress:
         runs = progress.add_task(label, total=total)
         work = progress.add_task("", total=1.0)
 
@@ -80,7 +89,7 @@ def progress_events(total: int, label: str) -> Iterator[Events]:
 def progress_stage() -> Iterator[Callable[[str, float], None]]:
     """Show one bar of the work in hand and yield the function that moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with _bars(*columns) as progress:
         work = progress.add_task("", total=1.0)
         yield lambda text, share: progress.update(work, description=text, completed=share)
 
@@ -95,7 +104,7 @@ def sweep_progress(name: str, jobs: Sequence[Job]) -> Iterator[tuple[Callable[[J
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with _bars(*columns) as progress:
         bar = progress.add_task(name, total=len(jobs))
 
         def on_start(job: Job) -> None:

@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 
 # Seconds until a sweep looks again for jobs that others had begun.
 LOOK_AGAIN_S = 5.0
-# Exit code of a job that has said why it failed; Python's own is 1.
-FAILED = 3
+# Exit codes of a job that has said why it failed and of one that has run to its end. Python itself ends with 0, 1 or 2:
+# a process that does has been ended by a decoder.
+FAILED, DONE = 3, 4
 
 
 @dataclass(frozen=True)
@@ -254,13 +255,13 @@ def _left_to_the_parent() -> Iterator[None]:
 def _outcome(ended: _Running) -> Outcome:
     job, log, exit_code = ended.job, ended.log, ended.process.exitcode
     seconds = time.monotonic() - ended.started
-    if exit_code == 0:
+    if exit_code == DONE:
         return Outcome(job, "done", seconds, "", log)
     if exit_code == FAILED:
         reason = json.loads(log.with_suffix(".json").read_text())["reason"]
     else:
-        # Killed from outside, most often for want of memory: it could not say why.
-        reason = f"the process ended with code {exit_code} without a word (out of memory?)"
+        # Killed from outside, most often for want of memory, or by a decoder that exits: it could not say why.
+        reason = f"the process ended with code {exit_code} without a word (out of memory? exited?)"
     return Outcome(job, "failed", seconds, reason, log)
 
 
@@ -280,11 +281,12 @@ def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, thread
             )
             with limited_threads(threads):
                 run(make_plan(job.request, dataset), dataset, results_dir, events, SessionBank(dataset, events.stage))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # whoever exits, it is no success
             if not isinstance(error, FailedRunsError):
                 traceback.print_exc()
             write_text_whole(log.with_suffix(".json"), json.dumps({"reason": str(error) or type(error).__name__}))
             sys.exit(FAILED)
+    sys.exit(DONE)
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class TrialRunner:
                     if self._study.behind(proposal, values, len(self._units)):
                         state = "pruned"
                         break
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Options may break anything, memory included; the study goes on without them.
             state, reason = "failed", str(error) if isinstance(error, RealmbenchError) else f"{error!r}"
         value = float(np.mean(values)) if state == "complete" else None

@@ -298,14 +298,15 @@ def check(
     if parsed["data"] and dataset is None and all(isinstance(subject, str) for subject in subjects):
         raise OptionError("--set data. applies to a dataset; name one")
     reports = []
-    with progress_stage() as stage:
-        for subject in subjects:
+    for subject in subjects:
+        with progress_stage() as stage:
             if isinstance(subject, str):
-                reports.append(check_decoder(subject, on_dataset, front_end, short, stage, device))
+                report = check_decoder(subject, on_dataset, front_end, short, stage, device)
             else:
-                reports.append(check_dataset(subject, short, stage))
-            if not as_json:
-                print_report(reports[-1])
+                report = check_dataset(subject, short, stage)
+        reports.append(report)
+        if not as_json:
+            print_report(report)
     if as_json:
         print(json.dumps([report.as_dict() for report in reports], indent=1))
     if not all(report.passed for report in reports):

@@ -118,6 +118,23 @@ def test_json_is_clean_on_standard_output(tmp_path: Path, toy_name: str) -> None
     assert json.loads(board.stdout)[0]["rows"][0]["model"] == "mean"
 
 
+def test_what_a_decoder_prints_goes_to_standard_error(tmp_path: Path, toy_name: str) -> None:
+    (tmp_path / "talks.py").write_text(
+        "from realmbench.baselines.mean import Mean\n"
+        "class Talks(Mean):\n"
+        "    'Prints.'\n"
+        "    def adapt(self, session, context, artifact=None):\n"
+        "        print('I learn')\n"
+        "        super().adapt(session, context, artifact)\n"
+    )
+    run = ("run", "--model", "talks.py:Talks", "--dataset", toy_name, "--preset", "tiny", "--json")
+    check = ("check", "talks.py:Talks", "--short", "--json")
+    for command in (run, check):
+        done = realmbench(*command, folder=tmp_path)
+        assert "I learn" in done.stderr
+        assert json.loads(done.stdout)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

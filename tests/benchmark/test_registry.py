@@ -69,6 +69,10 @@ def test_file_that_cannot_be_imported_says_why(tmp_path: Path) -> None:
     file.write_text("import a_module_that_is_not_there\n")
     with pytest.raises(RealmbenchError, match="a_module_that_is_not_there"):
         DECODERS.get(f"{file}:Mine")
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(RealmbenchError, match=r"script\.py cannot be imported: SystemExit: 0"):
+        DECODERS.get(f"{script}:Mine")
 
 
 def test_entry_point_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

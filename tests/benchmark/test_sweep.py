@@ -36,6 +36,22 @@ class Dies(Mean):
     "Is killed, as for want of memory."
     def adapt(self, session, context, artifact=None):
         os.kill(os.getpid(), signal.SIGKILL)
+
+class Leaves(Mean):
+    "Ends its process as if all were done."
+    def adapt(self, session, context, artifact=None):
+        os._exit(0)
+"""
+# In the processes of a sweep this file ends before the class is there.
+EXITS = """
+import multiprocessing, sys
+from realmbench.baselines.mean import Mean
+
+if multiprocessing.parent_process() is not None:
+    sys.exit(0)
+
+class Exits(Mean):
+    "Exits where it is imported."
 """
 
 
@@ -79,24 +95,32 @@ def test_what_cannot_be_run_is_refused_before_anything_runs(toy_name: str, tmp_p
 def test_failures_are_listed_and_take_nothing_else_with_them(toy_name: str, tmp_path: Path) -> None:
     file = tmp_path / "models.py"
     file.write_text(MODELS)
-    wanted = suite(toy_name, f"{file}:Fails", f"{file}:Dies", "mean", sessions=["a2"])
+    exits = tmp_path / "exits.py"
+    exits.write_text(EXITS)
+    models = (f"{file}:Fails", f"{file}:Dies", f"{file}:Leaves", f"{exits}:Exits", "mean")
+    wanted = suite(toy_name, *models, sessions=["a2"])
     results = tmp_path / "results"
     started: list[Job] = []
     outcomes = run_jobs(plan_jobs(wanted, results, None), results, None, 2, on_start=started.append)
     by_model = {outcome.job.request.model.rpartition(":")[2]: outcome for outcome in outcomes}
-    assert len(started) == 3
+    assert len(started) == 5
     assert {name: outcome.status for name, outcome in by_model.items()} == {
         "Fails": "failed",
         "Dies": "failed",
+        "Leaves": "failed",
+        "Exits": "failed",
         "mean": "done",
     }
     assert "broken on purpose" in by_model["Fails"].reason
     assert "without a word" in by_model["Dies"].reason
+    assert "ended with code 0 without a word" in by_model["Leaves"].reason
+    assert "exits.py cannot be imported: SystemExit: 0" in by_model["Exits"].reason
     assert "broken on purpose" in by_model["Fails"].log.read_text()
     assert [record.model for record in read_records(results)] == ["mean"]
     # The next call knows what is recorded, and tries the others again.
     again = plan_jobs(wanted, results, None)
-    assert {job.request.model.rpartition(":")[2]: job.recorded for job in again} == {"Fails": 0, "Dies": 0, "mean": 1}
+    recorded = {job.request.model.rpartition(":")[2]: job.recorded for job in again}
+    assert recorded == {"Fails": 0, "Dies": 0, "Leaves": 0, "Exits": 0, "mean": 1}
     assert all(job.recorded == 0 for job in plan_jobs(wanted, results, None, fresh=True))
 
 

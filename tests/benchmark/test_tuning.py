@@ -172,8 +172,14 @@ def test_failures_are_recorded_and_never_win(toy: Dataset, tmp_path: Path) -> No
     record = tune(planned("Breaks", toy), toy, tmp_path, Budget(trials=20, sessions=2))
     assert len(record.trials) == 20
     by_way = {trial.params["decoder.how"]: trial for trial in record.trials}
-    assert set(by_way) == {"well", "raises", "runs out", "nan"}
-    for way, reason in (("raises", "broken on purpose"), ("runs out", "no memory left"), ("nan", "NaN or infinite")):
+    reasons = {
+        "raises": "broken on purpose",
+        "runs out": "no memory left",
+        "exits": "no licence",
+        "nan": "NaN or infinite",
+    }
+    assert set(by_way) == {"well", *reasons}
+    for way, reason in reasons.items():
         assert (by_way[way].state, by_way[way].value) == ("failed", None)
         assert reason in (by_way[way].reason or "")
     assert record.best_params == {"decoder.how": "well"}

@@ -32,6 +32,8 @@ class Gain(Decoder):
             raise RealmbenchError("broken on purpose")
         if self.options.how == "runs out":
             raise MemoryError("no memory left")
+        if self.options.how == "exits":
+            raise SystemExit("no licence")
         x = np.concatenate([segment.x for segment in session.train])
         y = np.concatenate([segment.y for segment in session.train])
         self.weights = np.linalg.lstsq(x.reshape(len(x), -1), y, rcond=None)[0]
@@ -53,7 +55,7 @@ class Gain(Decoder):
 class Breaks(Gain):
     "Fails in every way."
 
-    search_space: ClassVar = {"decoder.how": Choice(("well", "raises", "runs out", "nan"))}
+    search_space: ClassVar = {"decoder.how": Choice(("well", "raises", "runs out", "exits", "nan"))}
 
 
 class AlwaysBreaks(Gain):
