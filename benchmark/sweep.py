@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -267,6 +268,7 @@ def _outcome(ended: _Running) -> Outcome:
 
 def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, threads: int) -> None:
     """Run one job in a process of its own; what it prints goes to its log."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with log.open("w", encoding="utf-8", buffering=1) as file:
         sys.stdout = sys.stderr = file
         try:
@@ -287,6 +289,14 @@ def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, thread
             write_text_whole(log.with_suffix(".json"), json.dumps({"reason": str(error) or type(error).__name__}))
             sys.exit(FAILED)
     sys.exit(DONE)
+
+
+def _end_with_parent() -> None:
+    """End this process when the sweep's does, however that ends: nobody would be there to take its verdict."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:

@@ -180,17 +180,20 @@ def test_sweeps_side_by_side_share_the_jobs(toy_name: str, tmp_path: Path) -> No
     assert tally.read_text().split() == ["ran"] * 2
 
 
-def test_interrupted_sweep_ends_its_jobs_and_keeps_what_is_finished(toy_name: str, tmp_path: Path) -> None:
-    file = tmp_path / "models.py"
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_sweep_ends_its_jobs_and_keeps_what_is_finished(
+    how: signal.Signals, toy_name: str, tmp_path: Path
+) -> None:
+    file, sign = tmp_path / "models.py", tmp_path / "alive"
     file.write_text(
         "import time\nfrom pathlib import Path\nfrom realmbench.baselines.mean import Mean\n"
-        "class Sleeps(Mean):\n    'Never ends.'\n    def adapt(self, session, context, artifact=None):\n"
-        f"        Path({str(tmp_path / 'sleeping')!r}).write_text(str(__import__('os').getpid()))\n"
-        "        time.sleep(600)\n"
+        "class Endless(Mean):\n    'Never ends.'\n    def adapt(self, session, context, artifact=None):\n"
+        f"        while True:\n            Path({str(sign)!r}).write_text(str(time.time()))\n"
+        "            time.sleep(0.05)\n"
     )
     (tmp_path / "mine.toml").write_text(
         'name = "mine"\npreset = "tiny"\nsessions = ["a2"]\n'
-        f'[[runs]]\nmodels = ["mean", "{file}:Sleeps"]\ndatasets = ["{toy_name}"]\n'
+        f'[[runs]]\nmodels = ["mean", "{file}:Endless"]\ndatasets = ["{toy_name}"]\n'
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "realmbench", "sweep", "mine.toml", "--processes", "1"],
@@ -201,16 +204,27 @@ def test_interrupted_sweep_ends_its_jobs_and_keeps_what_is_finished(toy_name: st
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "sleeping").exists() and time.monotonic() < deadline:
+    while not sign.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the jobs too
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert "the same command goes on from there" in stderr
-    assert "Traceback" not in stderr
+    if how is signal.SIGINT:
+        os.killpg(process.pid, how)  # a terminal's Ctrl-C reaches the jobs too
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 130, stderr
+        assert "the same command goes on from there" in stderr
+        assert "Traceback" not in stderr
+    else:
+        process.send_signal(how)
+        process.wait(timeout=60)
+    last = 0
+    for _ in range(30):
+        if (now := sign.stat().st_mtime_ns) == last:
+            break
+        last = now
+        time.sleep(1)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError("the job goes on without its sweep")
     assert [record.model for record in read_records(tmp_path / "results")] == ["mean"]
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "sleeping").read_text()), 0)
 
 
 def test_command_lists_runs_and_reports(toy_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
