@@ -239,16 +239,19 @@ def print_tuning(record: TuningRecord, shown: int = 10) -> None:
 def print_differences(found: Sequence[tuple[Comparison, Sequence[Difference]]]) -> None:
     """Print paired differences: one table of sessions per comparison, and in words what may be claimed."""
     for comparison, differences in found:
-        table = Table(title=title(comparison), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        table.add_column("session")
-        for difference in differences:
-            table.add_column(difference.name, justify="right")
+        out.print(title(comparison), soft_wrap=True, highlight=False, markup=False)
+        table = Table("session", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        # Names are long, and cut they would be alike: columns bear numbers, and the sentences below say of what.
+        marks = [f"({index})" for index in range(1, len(differences) + 1)]
+        for mark in marks:
+            table.add_column(mark, justify="right")
         for session in comparison.sessions:
             cells = [number(difference.sessions.get(session), "+.3f") for difference in differences]
             table.add_row(session, *cells)
         out.print(table)
-        for difference in differences:
-            out.print(difference_in_words(difference) + "\n", soft_wrap=True, highlight=False, markup=False)
+        for mark, difference in zip(marks, differences):
+            sentence = f"{mark} {difference_in_words(difference)}\n"
+            out.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_answers(found: Sequence[Answer]) -> None:

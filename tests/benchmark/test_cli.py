@@ -85,7 +85,13 @@ def test_compare_and_figures_read_what_runs_wrote(tmp_path: Path, toy_name: str)
     early = realmbench("compare", "wiener", "mean", "--calibration", "15", folder=tmp_path)
     assert "wiener (tiny) minus mean (tiny), 15 s of calibration" in early.stdout
     both = ("--calibration", "15", "--calibration", "30", "--figures", "gains")
-    assert realmbench("compare", "wiener", "mean", *both, folder=tmp_path).returncode == 0
+    gains = realmbench("compare", "wiener", "mean", *both, folder=tmp_path).stdout
+    # What stands in a column of the table of sessions is what its number says below.
+    rows = re.findall(r"^ [ab]2 +(\S+) +(\S+)", gains, re.MULTILINE)
+    for column, seconds in enumerate((15, 30)):
+        said = rf"^\({column + 1}\) wiener \(tiny\) minus mean \(tiny\), {seconds} s of calibration: (\S+) R2"
+        [mean] = re.findall(said, gains, re.MULTILINE)
+        assert float(mean) == pytest.approx(sum(float(row[column]) for row in rows) / 2, abs=0.0011)
     assert len(list((tmp_path / "gains").glob("gain-*.svg"))) == 1
     assert "repeat --calibration" in realmbench("compare", "wiener", "mean", *both[2:], folder=tmp_path).stderr
     never = realmbench("compare", "wiener", "mean", "--calibration", "7", folder=tmp_path)
