@@ -19,6 +19,7 @@ from .plan import Plan
 from .preparation import Prepared
 from .pretrainings import keep
 from .records import RunRecord, read_record, record_path, same_code, write_failure, write_record
+from .shared_settings import settings_left_alone
 
 __all__ = ["Events", "FailedRunsError", "SessionBank", "run"]
 
@@ -61,7 +62,8 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                         pretraining = True
                         artifact = pretrain_on(plan, fold, context, bank)
                     pretraining = False
-                    record = HeldRun(plan, fold, session, seed, artifact, bank, events).record()
+                    with settings_left_alone(plan.request.model):
+                        record = HeldRun(plan, fold, session, seed, artifact, bank, events).record()
                     record = with_warnings(record, context)
                     if record.artifacts:
                         keep(path.parent, [context.artifacts.record_of(use.hash) for use in record.artifacts])
@@ -91,7 +93,7 @@ def pretrain_on(plan: Plan, fold: Fold, context: Context, bank: SessionBank) -> 
     if plan.protocol.leaky:
         selection = [bank.of(plan, name, "held-out") for name in fold.held_out]
         context.selection = [prepared.data for prepared in selection]
-    with bank.left_alone(plan.request.model, [*handed, *selection]):
+    with settings_left_alone(plan.request.model), bank.left_alone(plan.request.model, [*handed, *selection]):
         return plan.decoder().pretrain([prepared.data for prepared in handed], context)
 
 

@@ -19,6 +19,7 @@ from .plan import Plan
 from .preparation import Prepared
 from .seeds import stable_hash
 from .session import SessionData
+from .shared_settings import settings_left_alone
 from .tuning_record import State, TuningTrial, TuningUnit
 from .tuning_study import Study
 
@@ -78,7 +79,7 @@ class TrialRunner:
         reason = None
         try:
             # What pretraining leaves is of no use to another trial, and a study would fill the store.
-            with tempfile.TemporaryDirectory(prefix="realmbench-tuning-") as folder:
+            with settings_left_alone("the decoder"), tempfile.TemporaryDirectory(prefix="realmbench-tuning-") as folder:
                 for index, unit in enumerate(self._units):
                     if time.perf_counter() - started >= seconds_left:
                         state = "stopped"

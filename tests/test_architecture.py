@@ -48,6 +48,7 @@ FLOOR_4 = {
     "evaluation",
     "cost",
     "machine",
+    "shared_settings",
     "fused_operations",
     "plan",
     "runner",

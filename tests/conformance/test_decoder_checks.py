@@ -83,6 +83,11 @@ MORE_BROKEN = {
     def predict(self, x, session): return super().predict(x, session).tolist()'''),
     "exits": ("learns and predicts", "SystemExit: no licence", '''
     def adapt(self, session, context, artifact=None): raise SystemExit("no licence")'''),
+    "precision of all": ("learns and predicts", "has set torch's default precision from", '''
+    def adapt(self, session, context, artifact=None):
+        import torch
+        torch.set_default_dtype(torch.float64)
+        super().adapt(session, context)'''),
     "writes into training data": ("learns and predicts", "adapt writes into session.train[0].x", '''
     def adapt(self, session, context, artifact=None):
         session.train[0].x[:, 0] = 0
