@@ -18,6 +18,7 @@ from .errors import RealmbenchError
 from .files import locked, write_text_whole, write_whole
 from .fingerprint import code_of
 from .options import leaves
+from .others_code import others_code
 from .pretrainings import ArtifactRecord
 from .seeds import stable_hash
 
@@ -152,7 +153,8 @@ class ArtifactStore:
             if record_path.exists() and arrays_path.exists():
                 return Artifact(load_arrays(arrays_path)[0], _read_record(record_path))
             started = time.perf_counter()
-            trained = build()
+            with others_code(f"training {kind}"):
+                trained = build()
             record = ArtifactRecord(
                 kind=kind,
                 hash=key,

@@ -12,12 +12,18 @@ from .artifact import digest_of
 from .decoder import Context, Decoder
 from .errors import RealmbenchError
 from .evaluation import STREAM_TOLERANCE, Evaluation, check_stream
+from .others_code import others_code
 from .preparation import Prepared
+from .records import RunRecord
 from .single_run import SingleRun
 
 
 class HeldRun(SingleRun):
     """A run, every stage of which is refused where predictions see more than the decoder declares."""
+
+    def record(self) -> RunRecord:
+        with others_code(self.plan.request.model):
+            return super().record()
 
     def _fit_and_score(self, prepared: Prepared) -> tuple[Decoder, Evaluation, Context]:
         before = self._artifact_digest()

@@ -17,6 +17,7 @@ from .fingerprint import code_of, helpers_of, is_ours
 from .front_end import FrontEnd, front_end
 from .machine import ready_device, versions
 from .options import changed_leaves
+from .others_code import others_code
 from .protocol import PROTOCOLS, Protocol
 from .records import recorded_name
 from .seeds import stable_hash
@@ -135,8 +136,9 @@ def make_plan(request: RunRequest, dataset: Dataset) -> Plan:
     UnknownNameError, OptionError, ProtocolError : each names what is wrong and what would be right.
     """
     protocol = PROTOCOLS.get(request.protocol)()
-    decoder_class = DECODERS.get(request.model)
-    decoder = decoder_class(request.preset, request.options, request.train)
+    with others_code(request.model):
+        decoder_class = DECODERS.get(request.model)
+        decoder = decoder_class(request.preset, request.options, request.train)
     refuse_contradictions(request.model, decoder)
     chosen = _front_end(request, protocol, decoder)
     if protocol.causal_only and not decoder.causal:

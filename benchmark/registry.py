@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -136,7 +137,8 @@ class Registry(Generic[T]):
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module
             try:
-                spec.loader.exec_module(module)
+                with redirect_stdout(sys.stderr):  # standard output is for answers
+                    spec.loader.exec_module(module)
             except (Exception, SystemExit) as error:  # a script that was meant to be started may exit at its end
                 del sys.modules[module_name]
                 raise RealmbenchError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error

@@ -15,11 +15,11 @@ from .dataset import Dataset, Fold
 from .decoder import Context
 from .errors import RealmbenchError
 from .held_run import HeldRun
+from .others_code import others_code
 from .plan import Plan
 from .preparation import Prepared
 from .pretrainings import keep
 from .records import RunRecord, read_record, record_path, same_code, write_failure, write_record
-from .shared_settings import settings_left_alone
 
 __all__ = ["Events", "FailedRunsError", "SessionBank", "run"]
 
@@ -62,13 +62,12 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                         pretraining = True
                         artifact = pretrain_on(plan, fold, context, bank)
                     pretraining = False
-                    with settings_left_alone(plan.request.model):
-                        record = HeldRun(plan, fold, session, seed, artifact, bank, events).record()
+                    record = HeldRun(plan, fold, session, seed, artifact, bank, events).record()
                     record = with_warnings(record, context)
                     if record.artifacts:
                         keep(path.parent, [context.artifacts.record_of(use.hash) for use in record.artifacts])
                     write_record(record, path)
-                except (Exception, SystemExit) as error:  # a decoder that exits ends its own run, not all
+                except (Exception, SystemExit) as error:  # a loader that exits ends its own run, not all
                     write_failure(path, traceback.format_exc())
                     reason = str(error) if isinstance(error, RealmbenchError) else f"{type(error).__name__}: {error}"
                     what = f"pretraining of fold {fold.name}" if pretraining else session
@@ -93,7 +92,7 @@ def pretrain_on(plan: Plan, fold: Fold, context: Context, bank: SessionBank) -> 
     if plan.protocol.leaky:
         selection = [bank.of(plan, name, "held-out") for name in fold.held_out]
         context.selection = [prepared.data for prepared in selection]
-    with settings_left_alone(plan.request.model), bank.left_alone(plan.request.model, [*handed, *selection]):
+    with others_code(plan.request.model), bank.left_alone(plan.request.model, [*handed, *selection]):
         return plan.decoder().pretrain([prepared.data for prepared in handed], context)
 
 

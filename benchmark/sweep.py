@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 # Seconds until a sweep looks again for jobs that others had begun.
 LOOK_AGAIN_S = 5.0
-# Exit codes of a job that has said why it failed and of one that has run to its end. Python itself ends with 0, 1 or 2:
-# a process that does has been ended by a decoder.
-FAILED, DONE = 3, 4
 
 
 @dataclass(frozen=True)
@@ -199,6 +196,7 @@ def run_jobs(
         while waiting or running:
             while len(running) < processes and (taken := _take(waiting)):
                 job, log, lock = taken
+                _verdict(log).unlink(missing_ok=True)
                 process = context.Process(target=_work, args=(job, results_dir, data_root, log, threads))
                 with _left_to_the_parent():
                     process.start()
@@ -253,22 +251,24 @@ def _left_to_the_parent() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _verdict(log: Path) -> Path:
+    return log.with_suffix(".json")
+
+
 def _outcome(ended: _Running) -> Outcome:
-    job, log, exit_code = ended.job, ended.log, ended.process.exitcode
     seconds = time.monotonic() - ended.started
-    if exit_code == DONE:
-        return Outcome(job, "done", seconds, "", log)
-    if exit_code == FAILED:
-        reason = json.loads(log.with_suffix(".json").read_text())["reason"]
-    else:
-        # Killed from outside, most often for want of memory, or by a decoder that exits: it could not say why.
-        reason = f"the process ended with code {exit_code} without a word (out of memory? exited?)"
-    return Outcome(job, "failed", seconds, reason, log)
+    try:
+        reason = json.loads(_verdict(ended.log).read_text())["reason"]
+    except FileNotFoundError:
+        # Killed from outside, most often for want of memory, or ended by a decoder: it could not say why.
+        reason = f"the process ended with code {ended.process.exitcode} without a word (out of memory? exited?)"
+    return Outcome(ended.job, "failed" if reason else "done", seconds, reason, ended.log)
 
 
 def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, threads: int) -> None:
-    """Run one job in a process of its own; what it prints goes to its log."""
+    """Run one job in a process of its own; what it prints goes to its log, and last of all its verdict is written."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    reason = ""
     with log.open("w", encoding="utf-8", buffering=1) as file:
         sys.stdout = sys.stderr = file
         try:
@@ -286,9 +286,8 @@ def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, thread
         except (Exception, SystemExit) as error:  # whoever exits, it is no success
             if not isinstance(error, FailedRunsError):
                 traceback.print_exc()
-            write_text_whole(log.with_suffix(".json"), json.dumps({"reason": str(error) or type(error).__name__}))
-            sys.exit(FAILED)
-    sys.exit(DONE)
+            reason = str(error) or type(error).__name__
+        write_text_whole(_verdict(log), json.dumps({"reason": reason}))
 
 
 def _end_with_parent() -> None:

@@ -15,11 +15,11 @@ from .artifact import ArtifactStore
 from .errors import RealmbenchError
 from .evaluation import evaluate
 from .machine import versions
+from .others_code import others_code
 from .plan import Plan
 from .preparation import Prepared
 from .seeds import stable_hash
 from .session import SessionData
-from .shared_settings import settings_left_alone
 from .tuning_record import State, TuningTrial, TuningUnit
 from .tuning_study import Study
 
@@ -79,7 +79,7 @@ class TrialRunner:
         reason = None
         try:
             # What pretraining leaves is of no use to another trial, and a study would fill the store.
-            with settings_left_alone("the decoder"), tempfile.TemporaryDirectory(prefix="realmbench-tuning-") as folder:
+            with others_code("the decoder"), tempfile.TemporaryDirectory(prefix="realmbench-tuning-") as folder:
                 for index, unit in enumerate(self._units):
                     if time.perf_counter() - started >= seconds_left:
                         state = "stopped"
@@ -91,7 +91,7 @@ class TrialRunner:
                     if self._study.behind(proposal, values, len(self._units)):
                         state = "pruned"
                         break
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             # Options may break anything, memory included; the study goes on without them.
             state, reason = "failed", str(error) if isinstance(error, RealmbenchError) else f"{error!r}"
         value = float(np.mean(values)) if state == "complete" else None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
-from realmbench.shared_settings import settings_left_alone
+from realmbench.others_code import others_code
 
 Status = Literal["pass", "fail", "error", "as declared", "not applicable"]
 Subject = TypeVar("Subject")
@@ -54,11 +54,11 @@ class Report:
 def run_check(name: str, function: Callable[[Subject], str], subject: Subject) -> Check:
     """Run one check: it returns a sentence about what it saw, or raises `Failed` or `NotApplicable`."""
     try:
-        with settings_left_alone("the code that is checked"):
+        with others_code("what is checked"):
             return Check(name, "pass", function(subject))
     except NotApplicable as reason:
         return Check(name, "not applicable", str(reason))
     except Failed as reason:
         return Check(name, "fail", str(reason))
-    except (Exception, SystemExit) as error:  # a third party's code may raise anything; the report shows what
+    except Exception as error:  # a third party's code may raise anything; the report shows what
         return Check(name, "error", f"{type(error).__name__}: {error}")

@@ -127,8 +127,12 @@ def test_json_is_clean_on_standard_output(tmp_path: Path, toy_name: str) -> None
 def test_what_a_decoder_prints_goes_to_standard_error(tmp_path: Path, toy_name: str) -> None:
     (tmp_path / "talks.py").write_text(
         "from realmbench.baselines.mean import Mean\n"
+        "print('I am imported')\n"
         "class Talks(Mean):\n"
         "    'Prints.'\n"
+        "    def __init__(self, *options):\n"
+        "        print('I am made')\n"
+        "        super().__init__(*options)\n"
         "    def adapt(self, session, context, artifact=None):\n"
         "        print('I learn')\n"
         "        super().adapt(session, context, artifact)\n"
@@ -137,7 +141,7 @@ def test_what_a_decoder_prints_goes_to_standard_error(tmp_path: Path, toy_name: 
     check = ("check", "talks.py:Talks", "--short", "--json")
     for command in (run, check):
         done = realmbench(*command, folder=tmp_path)
-        assert "I learn" in done.stderr
+        assert all(words in done.stderr for words in ("I am imported", "I am made", "I learn"))
         assert json.loads(done.stdout)
 
 

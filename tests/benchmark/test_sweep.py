@@ -39,8 +39,13 @@ class Dies(Mean):
 
 class Leaves(Mean):
     "Ends its process as if all were done."
+    code = 0
     def adapt(self, session, context, artifact=None):
-        os._exit(0)
+        os._exit(self.code)
+
+class LeavesWithThree(Leaves):
+    "The same, with another code."
+    code = 3
 """
 # In the processes of a sweep this file ends before the class is there.
 EXITS = """
@@ -97,30 +102,32 @@ def test_failures_are_listed_and_take_nothing_else_with_them(toy_name: str, tmp_
     file.write_text(MODELS)
     exits = tmp_path / "exits.py"
     exits.write_text(EXITS)
-    models = (f"{file}:Fails", f"{file}:Dies", f"{file}:Leaves", f"{exits}:Exits", "mean")
+    models = (f"{file}:Fails", f"{file}:Dies", f"{file}:Leaves", f"{file}:LeavesWithThree", f"{exits}:Exits", "mean")
     wanted = suite(toy_name, *models, sessions=["a2"])
     results = tmp_path / "results"
     started: list[Job] = []
     outcomes = run_jobs(plan_jobs(wanted, results, None), results, None, 2, on_start=started.append)
     by_model = {outcome.job.request.model.rpartition(":")[2]: outcome for outcome in outcomes}
-    assert len(started) == 5
+    assert len(started) == 6
     assert {name: outcome.status for name, outcome in by_model.items()} == {
         "Fails": "failed",
         "Dies": "failed",
         "Leaves": "failed",
+        "LeavesWithThree": "failed",
         "Exits": "failed",
         "mean": "done",
     }
     assert "broken on purpose" in by_model["Fails"].reason
     assert "without a word" in by_model["Dies"].reason
     assert "ended with code 0 without a word" in by_model["Leaves"].reason
+    assert "ended with code 3 without a word" in by_model["LeavesWithThree"].reason
     assert "exits.py cannot be imported: SystemExit: 0" in by_model["Exits"].reason
     assert "broken on purpose" in by_model["Fails"].log.read_text()
     assert [record.model for record in read_records(results)] == ["mean"]
     # The next call knows what is recorded, and tries the others again.
     again = plan_jobs(wanted, results, None)
     recorded = {job.request.model.rpartition(":")[2]: job.recorded for job in again}
-    assert recorded == {"Fails": 0, "Dies": 0, "Leaves": 0, "Exits": 0, "mean": 1}
+    assert recorded == {"Fails": 0, "Dies": 0, "Leaves": 0, "LeavesWithThree": 0, "Exits": 0, "mean": 1}
     assert all(job.recorded == 0 for job in plan_jobs(wanted, results, None, fresh=True))
 
 
@@ -216,11 +223,11 @@ def test_stopped_sweep_ends_its_jobs_and_keeps_what_is_finished(
         process.send_signal(how)
         process.wait(timeout=60)
     last = 0
-    for _ in range(30):
+    for _ in range(10):
         if (now := sign.stat().st_mtime_ns) == last:
             break
         last = now
-        time.sleep(1)
+        time.sleep(3)
     else:
         os.killpg(process.pid, signal.SIGKILL)
         raise AssertionError("the job goes on without its sweep")
