@@ -47,14 +47,13 @@ def others_code(whose: str) -> Iterator[None]:
                 f"torch's {name} is {before[name]} for the whole process, not {setting.untouched}: something that "
                 f"was imported or run before has set it; {setting.instead}"
             )
-    changed: dict[str, Any] = {}
     try:
         with redirect_stdout(sys.stderr):
             yield
     except SystemExit as error:
         raise RealmbenchError(f"{whose} exits instead of raising an error: SystemExit: {error}") from error
     finally:
-        changed |= _put_back(before)
+        changed = _put_back(before)
     if changed:
         name, now = next(iter(changed.items()))
         raise RealmbenchError(
@@ -75,6 +74,7 @@ def _put_back(before: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _settings() -> dict[str, Setting]:
+    """Return torch's settings by name; the first call makes products single precision, whatever the environment is."""
     import torch
 
     def products() -> str:
@@ -83,7 +83,7 @@ def _settings() -> dict[str, Setting]:
         except RuntimeError:  # torch's way to say that its older and its newer switches disagree
             return "mixed"
 
-    torch.set_float32_matmul_precision("highest")  # an environment variable may start torch with less
+    torch.set_float32_matmul_precision("highest")
     made = "name it where tensors and modules are made"
     return {
         "default precision": Setting(torch.get_default_dtype, torch.set_default_dtype, torch.float32, made),

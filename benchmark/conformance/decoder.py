@@ -52,19 +52,19 @@ def check_decoder(
     """
     with others_code(model):
         cls = DECODERS.get(model)
-        zero_shot = "tiny" in cls.presets and cls("tiny").zero_shot
+        also_zero_shot = "tiny" in cls.presets and cls("tiny").zero_shot
     ready_for(model, cls, device)
     checks: list[Check] = []
     chains = accepted_front_ends(model, chain)
     # The contract is one; causality, and the stream that proves it, are of every front end, and of what predicts
     # without a second of calibration.
     rounds = [(each, {**(AGAIN if place else CONTRACT), **CAUSALITY}, False) for place, each in enumerate(chains)]
-    if zero_shot:
+    if also_zero_shot:
         rounds.append((chains[0], {**AGAIN, "calls independent": CONTRACT["calls independent"], **CAUSALITY}, True))
-    for place, (each, wanted, early) in enumerate(rounds):
-        where = ZERO_SHOT if early else each.name
+    for place, (each, wanted, zero_shot) in enumerate(rounds):
+        where = ZERO_SHOT if zero_shot else each.name
         with tempfile.TemporaryDirectory() as folder:
-            candidate = Candidate(model, dataset, each, short, Path(folder), device, early)
+            candidate = Candidate(model, dataset, each, short, Path(folder), device, zero_shot)
             for number, (name, function) in enumerate(wanted.items()):
                 on_progress(f"{model}, {where}: {name}", (place + number / len(wanted)) / len(rounds))
                 title = f"{name}, {where}" if place else name
