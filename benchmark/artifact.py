@@ -80,20 +80,35 @@ class ArtifactStore:
 
         Raises
         ------
-        RealmbenchError : its arrays are not those that its record speaks of.
+        RealmbenchError : its arrays are not those that its record speaks of, or the store holds others that were made
+            in the same way, as another machine's rounding makes them.
         """
         if digest_of(artifact.arrays) != artifact.record.digest:
             raise RealmbenchError(
                 f"the given {artifact.record.kind} {artifact.hash} holds other weights than it was made with"
             )
-        for record in ancestors:
-            write_text_whole(self.folder / f"{record.kind}-{record.hash}.json", record.model_dump_json(indent=1))
-        path = self.folder / f"{artifact.record.kind}-{artifact.hash}.safetensors"
-        with locked(path):
-            if not (path.exists() and path.with_suffix(".json").exists()):
-                save_arrays(path, artifact.arrays)
-                write_text_whole(path.with_suffix(".json"), artifact.record.model_dump_json(indent=1))
+        for record in (*ancestors, artifact.record):
+            path = self._arrays_path(record.kind, record.hash)
+            with locked(path):
+                self._take_in(path, record, artifact.arrays if record is artifact.record else None)
         self._given[artifact.record.kind] = artifact.record
+
+    def _take_in(self, path: Path, record: ArtifactRecord, arrays: Mapping[str, np.ndarray] | None) -> None:
+        """Write what is given, the arrays before the record; where it stands already it must be the same."""
+        if path.exists() and path.with_suffix(".json").exists():
+            own = _read_record(path.with_suffix(".json"))
+            if own.digest != record.digest:
+                raise RealmbenchError(
+                    f"{path} holds another {record.kind} that was made in the same way, on {own.device}, than the one "
+                    f"given, made on {record.device}; delete it to use the given one, or name another $REALMBENCH_CACHE"
+                )
+            return
+        if arrays is not None:
+            save_arrays(path, arrays)
+        write_text_whole(path.with_suffix(".json"), record.model_dump_json(indent=1))
+
+    def _arrays_path(self, kind: str, key: str) -> Path:
+        return self.folder / f"{kind}-{key}.safetensors"
 
     def key(
         self, kind: str, config: Mapping[str, Any], data_keys: Sequence[str], seed: int, sources: Sequence[str] = ()
@@ -106,6 +121,10 @@ class ArtifactStore:
         """
         code = code_of(sources) if sources else self._code
         return stable_hash([kind, dict(config), list(data_keys), seed, code])
+
+    def makes(self, record: ArtifactRecord, data_keys: Sequence[str]) -> bool:
+        """Tell whether the present code would make this artifact of the present data; ``data_keys`` of its sessions."""
+        return self.key(record.kind, record.config, data_keys, record.seed, record.sources) == record.hash
 
     def given_in_vain(self) -> list[str]:
         """Return the kinds of given artifacts that nothing has asked for."""
@@ -146,7 +165,7 @@ class ArtifactStore:
             raise RealmbenchError(
                 f"the given {kind} is not the one that is asked for: {_how(given, full_config, names, seed)}"
             )
-        arrays_path = self.folder / f"{kind}-{key}.safetensors"
+        arrays_path = self._arrays_path(kind, key)
         record_path = arrays_path.with_suffix(".json")
         # Processes that want the same artifact wait for the first to train it.
         with locked(arrays_path):
@@ -163,6 +182,7 @@ class ArtifactStore:
                 sessions=tuple(session.name for session in sessions),
                 seed=seed,
                 parents=tuple(parent.hash for parent in parents),
+                sources=tuple(sources),
                 parameters=trained.parameters,
                 seconds=time.perf_counter() - started + trained.earlier_seconds,
                 device=device,
@@ -224,12 +244,21 @@ def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None) -> Path:
-    """Write named arrays and JSON metadata whole into one safetensors file."""
+    """Write named arrays and JSON metadata whole into one safetensors file.
+
+    Raises
+    ------
+    RealmbenchError : it cannot be written, for example because the disk is full.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     text = {"realmbench": json.dumps(dict(metadata or {}))}
-    return write_whole(path, lambda temporary: save_file(contiguous, temporary, metadata=text))
+    try:
+        return write_whole(path, lambda temporary: save_file(contiguous, temporary, metadata=text))
+    except SafetensorError as error:  # its own word for a disk that is full
+        raise RealmbenchError(f"cannot write {path}: {error}") from error
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -102,7 +102,7 @@ def _artifacts(records: Sequence[ArtifactRecord]) -> list[str]:
         return []
     rows = []
     for record in records:
-        updates = int(record.history[-1]["update"])
+        updates = int(record.history[-1]["update"]) if record.history else 0
         rows.append(
             f"| {record.kind} | `{record.hash}` | {record.parameters:,} | {updates} | {record.best_score:.3f} | "
             f"{record.seconds:.0f} |"

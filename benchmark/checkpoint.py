@@ -28,7 +28,8 @@ from .plan import Plan
 from .pretrainings import ArtifactRecord, keep
 from .provenance import TRAINING, Training, read_training
 from .records import RunRecord, record_path, write_record
-from .runner import pretrain_on, with_warnings
+from .runner import pretrain_on, with_pretraining
+from .seeds import stable_hash
 
 RECORD, CARD = "record.json", "README.md"
 
@@ -101,7 +102,9 @@ def finetune(
 
     Parameters
     ----------
-    given : checkpoint of the pretraining to start from; without it pretraining comes from the store, or is done.
+    given : checkpoint of the pretraining to start from; without it pretraining comes from the store, or is done. One of
+        other code, or of recordings that round otherwise, is used; the record warns of it and has a code of its own, so
+        that no run is taken for finished by it.
 
     Raises
     ------
@@ -120,9 +123,19 @@ def finetune(
     elif plan.decoder_class.multi_session:
         artifact = pretrain_on(plan, fold, context, bank)
     artifacts = [] if artifact is None else _chain(artifact.record, context.artifacts)
+    foreign: list[ArtifactRecord] = []
     if given is not None:
         context.warnings.extend(warning for each in artifacts for warning in each.warnings)
-    record = with_warnings(HeldRun(remembering, fold, session, seed, artifact, bank, events).record(), context)
+        foreign = [each for each in artifacts if not _ours(each, plan, context.artifacts, bank)]
+    if foreign:
+        context.warnings.append(
+            f"the {', '.join(each.kind for each in foreign)} that it starts from is not what the present code makes of "
+            "the present data; `run` will train its own"
+        )
+    record = HeldRun(remembering, fold, session, seed, artifact, bank, events).record()
+    record = with_pretraining(record, plan, bank, context)
+    if foreign:
+        record = record.model_copy(update={"code": stable_hash([record.code, *(each.hash for each in foreign)])})
     path = record_path(results_dir, plan.suite, *plan.place(bank.dataset), session, seed)
     if artifacts:
         keep(path.parent, artifacts)
@@ -188,6 +201,11 @@ def _give(store: ArtifactStore, folder: Path) -> Artifact:
     return artifact
 
 
+def _ours(record: ArtifactRecord, plan: Plan, store: ArtifactStore, bank: SessionBank) -> bool:
+    """Tell whether a stage of pretraining is what this code would leave of these data."""
+    return store.makes(record, [bank.of(plan, name, "pretrain").data.key for name in record.sessions])
+
+
 def _check_matched(training: Training, plan: Plan, bank: SessionBank, fold: Fold, session: str) -> None:
     """Refuse a pretraining on other data than the run's: its record would say what is not true."""
     ours = _training(plan, bank, fold, session, training.seed, [])
@@ -214,6 +232,8 @@ def _checked(folder: Path, given: Path | None) -> Path:
 
 def _write_whole(folder: Path, training: Training, write: Callable[[Path], None]) -> None:
     """Write a checkpoint beside its place and move it there; an older one is only deleted when the new one stands."""
+    from safetensors import SafetensorError
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -224,9 +244,14 @@ def _write_whole(folder: Path, training: Training, write: Callable[[Path], None]
             older = place.with_name(f"{place.name}.older")
             if folder.exists():
                 folder.rename(older)
-            place.rename(folder)
+            try:
+                place.rename(folder)
+            except OSError:
+                if older.exists():
+                    older.rename(folder)
+                raise
             shutil.rmtree(older, ignore_errors=True)
         finally:
             shutil.rmtree(place, ignore_errors=True)
-    except OSError as error:
-        raise RealmbenchError(f"cannot write {folder}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:  # the latter is how a method's ecosystem may say that the disk is full
+        raise RealmbenchError(f"cannot write {folder}: {getattr(error, 'strerror', None) or error}") from error

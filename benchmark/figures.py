@@ -289,4 +289,4 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("=-", "=minus ")).strip("-")

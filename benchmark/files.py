@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def cache_dir() -> Path:
     """Folder for what can be made again: generated recordings, features, artifacts (``$REALMBENCH_CACHE``)."""
-    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("REALMBENCH_CACHE", f"{base}/realmbench")).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("REALMBENCH_CACHE") or f"{base}/realmbench").expanduser()
 
 
 def default_data_root() -> Path:
     """Folder that holds one folder per dataset (``$REALMBENCH_DATA``, else below the cache folder)."""
-    return Path(os.environ.get("REALMBENCH_DATA", cache_dir() / "data")).expanduser()
+    return Path(os.environ.get("REALMBENCH_DATA") or cache_dir() / "data").expanduser()
 
 
 @contextmanager

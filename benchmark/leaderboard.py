@@ -15,7 +15,7 @@ from .files import write_text_whole
 from .learning import Effort, efforts
 from .pretrainings import ArtifactRecord
 from .records import RunRecord
-from .statistics import MISSING, Comparison, Row, compare, in_words, number
+from .statistics import MISSING, Comparison, Row, comparable, compare, in_words, number
 
 COLUMNS = (
     "model",
@@ -106,14 +106,14 @@ def markdown(
     if missing:
         lines += [f"Listed by the suite and not run yet: {'; '.join(missing)}.", ""]
     calibrated, pretrained = curves(records), efforts(records, kept or {})
-    for comparison, rows in compare(records):
+    for (comparison, rows), (_, group) in zip(compare(records), comparable(records)):
         lines += [f"## {title(comparison)}", ""]
         lines += _table(COLUMNS, [cells(row, len(comparison.sessions)) for row in rows])
         lines += ["", in_words(comparison, rows), ""]
         lines += _curve_lines(_of(comparison, calibrated))
         lines += _effort_lines(_of(comparison, pretrained))
         lines += [
-            f"Sessions: {', '.join(comparison.sessions)}. Devices: {', '.join(_devices(records, comparison))}.",
+            f"Sessions: {', '.join(comparison.sessions)}. Devices: {', '.join(_devices(group))}.",
             "",
         ]
     return "\n".join([*lines, *_answer_lines(answered)])
@@ -193,13 +193,11 @@ def write_leaderboard(
     return write_text_whole(path, markdown(records, suite, missing, kept, answered))
 
 
-def _devices(records: Sequence[RunRecord], comparison: Comparison) -> list[str]:
+def _devices(records: Sequence[RunRecord]) -> list[str]:
     return sorted(
         {
             f"{record.device} ({record.threads} threads"
             + (f", {record.processes} jobs at a time)" if record.processes is not None else ")")
             for record in records
-            if (record.dataset, record.protocol, record.front_end)
-            == (comparison.dataset, comparison.protocol, comparison.front_end)
         }
     )

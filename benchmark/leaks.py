@@ -90,7 +90,8 @@ def future_reach(
     change, seconds = 0.0, 0.0
     for time in times:
         changed = run(np.concatenate([raw[:time], replacement[time:]]))
-        protected = int(np.floor(round((time / sampling_rate - look_ahead_s) * frame_rate, 6)))
+        # Where the look-ahead reaches back beyond the start nothing is protected.
+        protected = max(0, int(np.floor(round((time / sampling_rate - look_ahead_s) * frame_rate, 6))))
         difference = largest_change(honest[:protected], changed[:protected], axis=1)
         touched = np.flatnonzero(difference > TOLERANCE)
         if len(touched):
@@ -108,7 +109,7 @@ def length_change(run: Pipeline, raw: np.ndarray, lengths: Sequence[int], look_a
     """
     whole = run(raw)
     parts = [run(raw[:length]) for length in lengths]
-    complete = [part[: len(part) - look_ahead] for part in parts]
+    complete = [part[: max(0, len(part) - look_ahead)] for part in parts]
     return max(float(largest_change(whole[: len(part)], part)) for part in complete)
 
 

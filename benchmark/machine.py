@@ -45,6 +45,8 @@ def device_description(device: str) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
+    if device != "cpu":
+        return f"{device} of {device_description('cpu')}"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

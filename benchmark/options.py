@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -157,12 +158,19 @@ def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _copy(value) if isinstance(value, Mapping) else value for name, value in values.items()}
 
 
+# What Python writes where JSON writes true, false and null.
+PYTHON_VALUES = {"True": True, "False": False, "None": None}
+
+
 def _value(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
     except json.JSONDecodeError:
-        return text
+        return PYTHON_VALUES.get(text, text)
 
 
-def _refuse_constant(text: str) -> float:
-    raise OptionError(f"{text} is no value for --set; give a finite number")
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise OptionError(f"{text} is no value for --set; give a finite number")
+    return value

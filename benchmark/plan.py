@@ -233,6 +233,8 @@ def _wanted_folds(folds: list[Fold], sessions: Sequence[str] | None, dataset: Da
     if sessions is None:
         return folds
     known = [session for fold in folds for session in fold.held_out]
+    if len(set(sessions)) < len(sessions):
+        raise OptionError(f"--sessions {','.join(sessions)} names a session twice")
     for session in sessions:
         if session not in known:
             raise unknown_name(f"held-out session of {dataset.full_name}", session, known)

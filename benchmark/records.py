@@ -126,6 +126,7 @@ class RunRecord(_Part):
     split: SplitManifest
     split_hash: str
     data_key: str
+    pretraining_key: str | None = None  # of the other sessions' data; None without any, and before it was kept
     train_s: float
     validation_s: float
     test_s: float
@@ -341,7 +342,9 @@ def read_lines(path: Path, kind: type[Line], otherwise: str) -> list[Line]:
     RealmbenchError : a line does not fit; the message names it.
     """
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), 1):
+    # Not `splitlines`, which also splits where a text inside a line has one of Unicode's separators.
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.exists() else []
+    for number, line in enumerate(lines, 1):
         try:
             found.append(kind.model_validate_json(line))
         except ValidationError as error:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -144,10 +145,17 @@ def print_report(report: Report) -> None:
     out.print(report.verdict + "\n", soft_wrap=True, highlight=False, markup=False)
 
 
+def _fill(table: Table, rows: Iterable[Sequence[str]]) -> Table:
+    """Add rows as they are written: what stands in brackets in an option's value is no markup."""
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def print_comparisons(records: Sequence[RunRecord], sessions: Sequence[str] | None = None) -> None:
     """Print one table per comparison, over all held-out sessions or those given, and what it says in words."""
     for comparison, rows in compare(records, sessions):
-        table = Table(title=title(comparison), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table = Table(title=escape(title(comparison)), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         columns = _columns(comparison, rows)
         for name in columns:
             if name == "model":
@@ -156,19 +164,15 @@ def print_comparisons(records: Sequence[RunRecord], sessions: Sequence[str] | No
             # Where room is short a long label is folded, and never a number cut.
             least = max(map(len, (*columns[name], name.split()[-1])))
             table.add_column(name, justify="right", min_width=least, overflow="fold")
-        for cells in zip(*columns.values()):
-            table.add_row(*cells)
+        _fill(table, zip(*columns.values()))
         out.print(table)
         out.print(in_words(comparison, rows) + "\n", soft_wrap=True, highlight=False, markup=False)
     for comparison, lines in curves(records):
         if sessions is None and lines:
             header, texts = curve_table(lines)
-            table = Table(
-                *header, title=f"{title(comparison)}: R2 by calibration", title_justify="left", box=SIMPLE_HEAD
-            )
-            for row in texts:
-                table.add_row(*row)
-            out.print(table)
+            heading = escape(f"{title(comparison)}: R2 by calibration")
+            table = Table(*header, title=heading, title_justify="left", box=SIMPLE_HEAD)
+            out.print(_fill(table, texts))
             out.print(curves_in_words(lines) + "\n", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -214,7 +218,7 @@ def print_trial(trial: TuningTrial) -> None:
 def print_tuning(record: TuningRecord, shown: int = 10) -> None:
     """Print the best trials and, in words, what came out."""
     table = Table(
-        title=f"{record.model} ({record.preset}): the best of {len(record.counted)} trials",
+        title=escape(f"{record.model} ({record.preset}): the best of {len(record.counted)} trials"),
         title_justify="left",
         box=SIMPLE_HEAD,
     )
@@ -226,13 +230,12 @@ def print_tuning(record: TuningRecord, shown: int = 10) -> None:
         mean = sum(trial.unit_values) / len(trial.unit_values) if trial.unit_values else float("-inf")
         return trial.state == "complete", mean
 
-    for trial in sorted(record.trials, key=rank, reverse=True)[:shown]:
-        values = [as_text(trial.params[name]) for name in record.space]
+    def cells(trial: TuningTrial) -> list[str]:
         units = f"{len(trial.unit_values)}/{len(record.units)}"
-        table.add_row(
-            str(trial.number), number(trial.value, ".3f"), trial.state, units, f"{trial.seconds:.1f}", *values
-        )
-    out.print(table)
+        values = (as_text(trial.params[name]) for name in record.space)
+        return [str(trial.number), number(trial.value, ".3f"), trial.state, units, f"{trial.seconds:.1f}", *values]
+
+    out.print(_fill(table, map(cells, sorted(record.trials, key=rank, reverse=True)[:shown])))
     out.print(record.sentence + "\n", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -245,10 +248,11 @@ def print_differences(found: Sequence[tuple[Comparison, Sequence[Difference]]]) 
         marks = [f"({index})" for index in range(1, len(differences) + 1)]
         for mark in marks:
             table.add_column(mark, justify="right")
-        for session in comparison.sessions:
-            cells = [number(difference.sessions.get(session), "+.3f") for difference in differences]
-            table.add_row(session, *cells)
-        out.print(table)
+        texts = (
+            [session, *(number(difference.sessions.get(session), "+.3f") for difference in differences)]
+            for session in comparison.sessions
+        )
+        out.print(_fill(table, texts))
         for mark, difference in zip(marks, differences):
             sentence = f"{mark} {difference_in_words(difference)}\n"
             out.print(sentence, soft_wrap=True, highlight=False, markup=False)
@@ -259,9 +263,7 @@ def print_answers(found: Sequence[Answer]) -> None:
     for answer in found:
         out.print(heading(answer.question), soft_wrap=True, highlight=False, markup=False)
         table = Table(*HEADER, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for row in answer_rows(answer):
-            table.add_row(*map(Text, row))
-        out.print(table)
+        out.print(_fill(table, answer_rows(answer)))
         for difference in answer.differences:
             out.print(difference_in_words(difference) + "\n", soft_wrap=True, highlight=False, markup=False)
 
@@ -288,18 +290,14 @@ def print_reproductions(found: Sequence[tuple[str, Reproduction]], tolerance: fl
 def print_listing(heading: str, entries: Sequence[tuple[str, str]]) -> None:
     """Print names with one line each."""
     table = Table("name", "what it is", title=heading, title_justify="left")
-    for name, summary in entries:
-        table.add_row(name, summary)
-    out.print(table)
+    out.print(_fill(table, entries))
 
 
 def print_bench(result: BenchResult, where: str) -> None:
     """Print what a bench found, and where."""
     for content in result.tables:
         table = Table(*content.columns, title=content.title, title_justify="left")
-        for row in content.rows:
-            table.add_row(*(str(cell) for cell in row))
-        out.print(table)
+        out.print(_fill(table, ([str(cell) for cell in row] for row in content.rows)))
     for sentence in [*result.sentences, where]:
         out.print(sentence, markup=False, highlight=False)
 
@@ -311,6 +309,4 @@ def print_page(page: dict[str, Any]) -> None:
     for section, values in page.items():
         if isinstance(values, dict) and values:
             table = Table(title=section, title_justify="left", show_header=False)
-            for name, value in values.items():
-                table.add_row(name, str(value))
-            out.print(table)
+            out.print(_fill(table, ((name, str(value)) for name, value in values.items())))

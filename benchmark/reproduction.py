@@ -16,17 +16,18 @@ from typing import Any
 from .bank import Events, SessionBank
 from .dataset import DATASETS, open_dataset
 from .decoder import DECODERS
-from .errors import OptionError, RealmbenchError
+from .errors import OptionError, RealmbenchError, unknown_name
 from .machine import limited_threads
 from .options import leaves
 from .plan import Plan, RunRequest, make_plan
 from .records import HEADLINE, Reproduction, RunRecord, note_reproduction, read_record, record_files
-from .runner import run
+from .runner import pretraining_key, run
 
 # What another run of the same may say otherwise: when, where, with which code, how fast, and in which words.
 PASSING = {
     *("suite", "code", "git_commit", "created", "versions", "device", "threads", "processes", "warnings"),
     *("seconds", "latency", "front_end_latency", "peak_memory_mb", "peak_memory_of_run", "peak_device_memory_mb"),
+    "pretraining_key",  # compared before, where the record has one
 }
 
 
@@ -36,6 +37,11 @@ class Recorded:
 
     path: Path
     record: RunRecord
+
+    @property
+    def model_names(self) -> set[str]:
+        """The names that its method goes by: the model's, and its folder's, which tells presets and options apart."""
+        return {self.record.model, self.path.parent.name}
 
     @property
     def name(self) -> str:
@@ -61,14 +67,22 @@ def choose(
 
     Raises
     ------
+    UnknownNameError : no record is of a model or dataset that is named.
     OptionError : nothing is left.
     """
+    everything = [Recorded(path, read_record(path)) for path in record_files(results_dir / suite)]
+    for kind, wanted, there in (
+        ("model", models, {name for found in everything for name in found.model_names}),
+        ("dataset", datasets, {found.record.dataset for found in everything}),
+    ):
+        for name in wanted:
+            if everything and name not in there:
+                raise unknown_name(f"{kind} among the records of suite {suite}", name, there)
     chosen: dict[tuple[Path, ...], Recorded] = {}
-    for path in record_files(results_dir / suite):
-        found = Recorded(path, read_record(path))
-        record = found.record
+    for found in everything:
+        path, record = found.path, found.record
         if (
-            (models and not {record.model, path.parent.name} & set(models))
+            (models and not found.model_names & set(models))
             or (datasets and record.dataset not in datasets)
             or session not in (None, record.session)
             or seed not in (None, record.seed)
@@ -113,7 +127,8 @@ def reproduce(
     if plan.config_hash != record.config_hash:
         raise RealmbenchError(f"{recorded.name}: presets or options are not what they were: {_changed(plan, record)}")
     bank = SessionBank(dataset, events.stage)
-    if bank.of(plan, record.session, "held-out").data.key != record.data_key:
+    data_changed = bank.of(plan, record.session, "held-out").data.key != record.data_key
+    if data_changed or record.pretraining_key not in (None, pretraining_key(record, plan, bank)):
         made_with = " and ".join(f"{name} {record.versions[name]}" for name in ("numpy", "scipy"))
         raise RealmbenchError(
             f"{recorded.name}: the data, their split or the front end have changed; or the recording is generated "

@@ -19,7 +19,8 @@ from .others_code import others_code
 from .plan import Plan
 from .preparation import Prepared
 from .pretrainings import keep
-from .records import RunRecord, read_record, record_path, same_code, write_failure, write_record
+from .records import RunRecord, failed_path, read_record, record_path, same_code, write_failure, write_record
+from .seeds import stable_hash
 
 __all__ = ["Events", "FailedRunsError", "SessionBank", "run"]
 
@@ -55,6 +56,7 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                 try:
                     finished = _finished(path, plan, session, bank, events)
                     if finished is not None:
+                        failed_path(path).unlink(missing_ok=True)
                         records.append(finished)
                         events.done(finished, True)
                         continue
@@ -63,7 +65,7 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                         artifact = pretrain_on(plan, fold, context, bank)
                     pretraining = False
                     record = HeldRun(plan, fold, session, seed, artifact, bank, events).record()
-                    record = with_warnings(record, context)
+                    record = with_pretraining(record, plan, bank, context)
                     if record.artifacts:
                         keep(path.parent, [context.artifacts.record_of(use.hash) for use in record.artifacts])
                     write_record(record, path)
@@ -96,9 +98,16 @@ def pretrain_on(plan: Plan, fold: Fold, context: Context, bank: SessionBank) -> 
         return plan.decoder().pretrain([prepared.data for prepared in handed], context)
 
 
-def with_warnings(record: RunRecord, pretraining: Context) -> RunRecord:
-    """Put what pretraining warned of, now or when what the store holds was trained, before a run's own warnings."""
-    return record.model_copy(update={"warnings": [*pretraining.warnings, *record.warnings]})
+def with_pretraining(record: RunRecord, plan: Plan, bank: SessionBank, context: Context) -> RunRecord:
+    """Add what is known of pretraining: of what data it was, and what it warned of, now or when it was trained."""
+    warnings = [*context.warnings, *record.warnings]
+    return record.model_copy(update={"warnings": warnings, "pretraining_key": pretraining_key(record, plan, bank)})
+
+
+def pretraining_key(record: RunRecord, plan: Plan, bank: SessionBank) -> str | None:
+    """Return the content address of the other sessions that a run learnt from; None if there are none."""
+    others = [name for name in record.training_sessions if name != record.session]
+    return stable_hash([bank.of(plan, name, "pretrain").data.key for name in others]) if others else None
 
 
 def _finished(path: Path, plan: Plan, session: str, bank: SessionBank, events: Events) -> RunRecord | None:
@@ -117,6 +126,8 @@ def _finished(path: Path, plan: Plan, session: str, bank: SessionBank, events: E
         reasons.append("the code has changed since")
     if record.data_key != bank.of(plan, session, "held-out").data.key:
         reasons.append("data, split or front end have changed since")
+    elif record.pretraining_key not in (None, pretraining_key(record, plan, bank)):
+        reasons.append("the data of its pretraining have changed since")
     if reasons:
         events.note(f"running {path.name} of {plan.method} again: {', '.join(reasons)}")
         return None

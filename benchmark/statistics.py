@@ -153,7 +153,10 @@ def comparable(
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
         groups.setdefault(_table(record), []).append(record)
-    return [(_comparison(group, sessions), group) for _, group in sorted(groups.items())]
+    found = [(_comparison(group, sessions), group) for _, group in sorted(groups.items())]
+    return [
+        (comparison, [each for each in group if each.session in comparison.sessions]) for comparison, group in found
+    ]
 
 
 def joined(suites: Iterable[Sequence[RunRecord]]) -> list[RunRecord]:

@@ -176,15 +176,20 @@ def recorded_dataset(name: str) -> str:
 def outstanding(suite: Suite, records: Sequence[RunRecord]) -> list[str]:
     """Say what a suite lists and the records lack, a text per dataset: methods without any run, and those begun."""
     lacking: dict[str, list[str]] = {}
-    pairs = list(suite.pairs())
-    for entry, dataset, model in pairs:
-        alike = [other for other, *what in pairs if what == [dataset, model] and other.settings == entry.settings]
-        elsewhere = {other.front_end for other in alike} - {entry.front_end}
+    listed: dict[tuple[str, Method], list[Entry]] = {}
+    for entry, dataset, model in suite.pairs():
+        listed.setdefault((dataset, Method(model=model, settings=entry.settings)), []).append(entry)
+    for entry, dataset, model in suite.pairs():
+        alike = listed[dataset, Method(model=model, settings=entry.settings)]
+        ways = {(other.preset, other.protocol) for other in alike}
+        same_way = [each for each in alike if (each.preset, each.protocol) == (entry.preset, entry.protocol)]
+        elsewhere = {other.front_end for other in same_way} - {entry.front_end}
         own = [r for r in records if entry.covers(r, dataset, model) and r.front_end not in elsewhere]
         wanted = entry.wanted(own)
         there = wanted & {(record.session, record.seed) for record in own}
         if not there or there != wanted:
-            notes = [*filter(None, [entry.front_end]), *entry.settings]
+            way = [entry.preset, entry.protocol] if len(ways) > 1 else []
+            notes = [*way, *filter(None, [entry.front_end]), *entry.settings]
             if there:
                 notes.append(f"{len(there)} of {len(wanted)} runs")
             lacking.setdefault(dataset, []).append(f"{model} ({', '.join(notes)})" if notes else model)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import wait
@@ -28,7 +28,7 @@ from .decoder import DECODERS
 from .errors import OptionError, RealmbenchError
 from .files import cache_dir, lock_if_free, write_text_whole
 from .machine import limited_threads
-from .options import parse_settings
+from .options import leaves, parse_settings
 from .plan import Plan, RunRequest, make_plan
 from .records import read_record, record_path, same_code
 from .runner import Events, FailedRunsError, SessionBank, run
@@ -124,6 +124,7 @@ def plan_jobs(
             if device is not None and DECODERS.get(model).accelerated:
                 request, moved = replace(request, device=device), True
             plan = make_plan(request, dataset)
+            _refuse_other_words(settings, plan, dataset)
         except RealmbenchError as error:
             raise type(error)(f"suite {suite.name}, {model} on {dataset_name}: {error}") from error
         for fold in plan.folds:
@@ -153,6 +154,17 @@ def plan_jobs(
     if device is not None and not moved:
         raise OptionError(f"--device {device}: no model that is to run can use it; leave it out")
     return jobs
+
+
+def _refuse_other_words(settings: Mapping[str, Any], plan: Plan, dataset: Dataset) -> None:
+    """Refuse settings by whose words what is recorded would not be found: questions and tables look for it by them."""
+    changed = {*plan.changed_options, *(f"data.{name}" for name in dataset.changed_options)}
+    values = leaves({**plan.config, "data": dataset.changed_options})
+    for name, value in leaves(settings).items():
+        if name not in changed:
+            raise OptionError(f"set {name} is what it is without; leave it out: the runs are those of the plain method")
+        if values[name] != value:
+            raise OptionError(f"set {name}={value} means {json.dumps(values[name])}; write that")
 
 
 def _recorded(path: Path, plan: Plan) -> bool:
@@ -185,17 +197,22 @@ def run_jobs(
     for name, value in (("processes", processes), ("threads", threads)):
         if value < 1:
             raise OptionError(f"--{name} {value}: at least one is needed")
+    begun = time.time()
     context = multiprocessing.get_context("spawn")  # a forked torch may deadlock in its thread pool
     logs = cache_dir() / "sweeps"
     logs.mkdir(parents=True, exist_ok=True)
     place = str(results_dir.resolve())
-    waiting = [(job, logs / f"{stable_hash([job.name, job.data_options, place])}.log") for job in jobs]
+    waiting = [
+        (job, logs / f"{stable_hash([job.request.suite, job.name, job.data_options, place])}.log") for job in jobs
+    ]
     outcomes: list[Outcome] = []
     running: dict[int, _Running] = {}
     try:
         while waiting or running:
             while len(running) < processes and (taken := _take(waiting)):
                 job, log, lock = taken
+                if job.request.fresh and _done_since(log, begun):
+                    job = replace(job, request=replace(job.request, fresh=False))
                 _verdict(log).unlink(missing_ok=True)
                 process = context.Process(target=_work, args=(job, results_dir, data_root, log, threads))
                 with _left_to_the_parent():
@@ -255,10 +272,20 @@ def _verdict(log: Path) -> Path:
     return log.with_suffix(".json")
 
 
+def _done_since(log: Path, begun: float) -> bool:
+    """Say whether another sweep has done a job, with success, since a time."""
+    verdict = _verdict(log)
+    return verdict.exists() and verdict.stat().st_mtime > begun and not _reason(verdict)
+
+
+def _reason(verdict: Path) -> str:
+    return str(json.loads(verdict.read_text())["reason"])
+
+
 def _outcome(ended: _Running) -> Outcome:
     seconds = time.monotonic() - ended.started
     try:
-        reason = json.loads(_verdict(ended.log).read_text())["reason"]
+        reason = _reason(_verdict(ended.log))
     except FileNotFoundError:
         # Killed from outside, most often for want of memory, or ended by a decoder: it could not say why.
         reason = f"the process ended with code {ended.process.exitcode} without a word (out of memory? exited?)"

@@ -9,7 +9,8 @@ belong to a session that no fold ever tests on. Sessions that a fold holds out a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -20,7 +21,9 @@ from .bank import SessionBank
 from .dataset import Dataset
 from .decoder import Decoder
 from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
+from .files import lock_if_free
 from .machine import device_description, git_commit, versions
+from .options import leaves
 from .plan import Plan
 from .search import Choice, SearchDimension, space_as_json
 from .seeds import stable_hash, stream_seed
@@ -109,23 +112,37 @@ def tune(
     name = f"{method}.only-{stable_hash(sorted(space))[:6]}" if only else method
     path = tuning_path(results_dir, folder, frames, name)
     record = _empty_record(plan, dataset, units, data_key, space, defaults, budget)
-    if path.exists() and not plan.request.fresh:
-        record = _continued(path, record, events.note)
-    # Of its own for every model: one draw for all would tune eight models with the luck of one.
-    seed = stream_seed(record.seed, "tuning", plan.model)
-    study = Study(space, defaults, seed)
-    for trial in record.counted:
-        study.replay(trial, len(units))
-    runner = TrialRunner(plan, units, pretraining, held, study, record.counted, events.stage)
-    if _used_up(record):
-        events.note(f"{plan.model}: the budget is used up; raise --trials or --minutes to go on, or say --fresh")
-    while not _used_up(record):
-        done = record.counted
-        trial = runner.run(len(done), budget.minutes * 60 - record.seconds_used, len(done) / budget.trials)
-        record = record.with_trials([*done, trial], record.seconds_used + trial.seconds)
-        write_tuning(record, path)
-        events.trial(trial)
+    with _alone(path):
+        if path.exists() and not plan.request.fresh:
+            record = _continued(path, record, events.note)
+        # Of its own for every model: one draw for all would tune eight models with the luck of one.
+        seed = stream_seed(record.seed, "tuning", plan.model)
+        study = Study(space, defaults, seed)
+        for trial in record.counted:
+            study.replay(trial, len(units))
+        runner = TrialRunner(plan, units, pretraining, held, study, record.counted, events.stage)
+        if _used_up(record):
+            events.note(f"{plan.model}: the budget is used up; raise --trials or --minutes to go on, or say --fresh")
+        while not _used_up(record):
+            done = record.counted
+            trial = runner.run(len(done), budget.minutes * 60 - record.seconds_used, len(done) / budget.trials)
+            record = record.with_trials([*done, trial], record.seconds_used + trial.seconds)
+            write_tuning(record, path)
+            events.trial(trial)
     return record
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep others from writing a study while this one does: the later would take the earlier one's trials away."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = lock_if_free(path)
+    if lock is None:
+        raise RealmbenchError(f"another process is tuning {path.name}; wait for it, or give another --results")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_tunable(
@@ -172,7 +189,7 @@ def tuning_units(plan: Plan, dataset: Dataset, sessions: int | None = None) -> l
     Raises
     ------
     ProtocolError : there are too few such sessions.
-    OptionError : ``sessions`` for a decoder that is tried on folds.
+    OptionError : more ``sessions`` than there are, or any for a decoder that is tried on folds.
     """
     folds = plan.protocol.folds(dataset)
     held_out = {name for fold in folds for name in fold.held_out}
@@ -191,6 +208,8 @@ def tuning_units(plan: Plan, dataset: Dataset, sessions: int | None = None) -> l
     owners = {name: fold for fold, found in development.items() for name in found}
     turns = itertools.chain.from_iterable(itertools.zip_longest(*development.values()))
     chosen = [name for name in dict.fromkeys(turns) if name is not None][: sessions or DEFAULT_SESSIONS]
+    if sessions is not None and len(chosen) < sessions:
+        raise OptionError(f"--sessions {sessions}: {dataset.full_name} has {len(chosen)} that no fold holds out")
     return [TuningUnit(fold=owners[name], pretrain=[], session=name) for name in chosen]
 
 
@@ -278,18 +297,24 @@ def _empty_record(
 
 
 def _continued(path: Path, fresh: TuningRecord, note: Callable[[str], None]) -> TuningRecord:
-    """Return the record with the trials of the file if they still hold, else say why not and begin with none."""
+    """Return the record with the trials of the file if they still hold, else set it aside, say why, begin with none."""
     try:
         earlier = read_tuning(path)
+        reasons = [reason for name, reason in SAME.items() if getattr(earlier, name) != getattr(fresh, name)]
     except RealmbenchError as error:
-        note(f"tuning anew: {error}")
-        return fresh
-    reasons = [reason for name, reason in SAME.items() if getattr(earlier, name) != getattr(fresh, name)]
+        reasons = [str(error)]
     if reasons:
-        note(f"tuning {path.name} anew: {', '.join(reasons)}")
+        note(f"tuning {path.name} anew: {', '.join(reasons)}; what it held is in {_set_aside(path).name}")
         return fresh
     note(f"going on after {len(earlier.counted)} trials of {path.name}")
     return fresh.with_trials(earlier.trials, earlier.seconds_used).model_copy(update={"created": earlier.created})
+
+
+def _set_aside(path: Path) -> Path:
+    """Give a file the first free name of those with a number, and return it."""
+    names = (path.with_suffix(f".{number}.older") for number in itertools.count(1))
+    free = next(name for name in names if not name.exists())
+    return path.rename(free)
 
 
 def _used_up(record: TuningRecord) -> bool:
@@ -298,15 +323,8 @@ def _used_up(record: TuningRecord) -> bool:
 
 def _options_by_name(config: Mapping[str, Any], names: Iterable[str], kind: str) -> dict[str, Any]:
     """Look dotted names up in a decoder's configuration."""
-    known = _flat(config)
+    known = leaves(config)
     for name in names:
         if name not in known:
             raise unknown_name(kind, name, known)
     return {name: known[name] for name in names}
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, value in config.items():
-        values |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return values

@@ -200,7 +200,8 @@ def errors_above_ceiling(sessions: Sequence[BlockSums], ceilings: Sequence[float
     if freedom == 0 or not error > 0:
         return None
     ratio = float((score_matrix(sessions).mean() - np.mean(ceilings)) / error)
-    return float(np.sign(ratio) * norm.isf(t.sf(abs(ratio), freedom)))
+    # Beyond some 37 deviations the probability would be 0, and its deviate infinite.
+    return float(np.sign(ratio) * norm.isf(max(t.sf(abs(ratio), freedom), np.finfo(float).tiny)))
 
 
 def distinguishable(difference: Interval | None, p_value: float, sessions: int) -> bool:

@@ -298,17 +298,19 @@ def check(
     if parsed["data"] and dataset is None and all(isinstance(subject, str) for subject in subjects):
         raise OptionError("--set data. applies to a dataset; name one")
     reports = []
-    for subject in subjects:
-        with progress_stage() as stage:
-            if isinstance(subject, str):
-                report = check_decoder(subject, on_dataset, front_end, short, stage, device)
-            else:
-                report = check_dataset(subject, short, stage)
-        reports.append(report)
-        if not as_json:
-            print_report(report)
-    if as_json:
-        print(json.dumps([report.as_dict() for report in reports], indent=1))
+    try:
+        for subject in subjects:
+            with progress_stage() as stage:
+                if isinstance(subject, str):
+                    report = check_decoder(subject, on_dataset, front_end, short, stage, device)
+                else:
+                    report = check_dataset(subject, short, stage)
+            reports.append(report)
+            if not as_json:
+                print_report(report)
+    finally:  # what was checked is told, though a later one may want files that are not there
+        if as_json and reports:
+            print(json.dumps([report.as_dict() for report in reports], indent=1))
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 

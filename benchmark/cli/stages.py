@@ -225,7 +225,7 @@ def _plan_of_checkpoint(
 ) -> tuple[Plan, Dataset, int]:
     """Ask for what the checkpoint was trained with; ``--set`` changes what comes after it."""
     from realmbench.dataset import open_dataset
-    from realmbench.options import parse_settings
+    from realmbench.options import leaves, parse_settings
     from realmbench.plan import RunRequest, make_plan
     from realmbench.provenance import read_training
 
@@ -234,7 +234,7 @@ def _plan_of_checkpoint(
     if parsed["data"]:
         raise OptionError("--set data.: with --from the checkpoint decides it")
     later = ("finetune.", "adaptation", "freeze_tokenizer", "frozen_layers", "fresh_head", "fresh_skip")
-    options, train = dict(training.config["decoder"]), dict(training.config["train"])
+    options, train = leaves(training.config["decoder"]), leaves(training.config["train"])
     for prefix, values, changed in (("decoder", options, parsed["decoder"]), ("train", train, parsed["train"])):
         for name, value in changed.items():
             if not name.startswith(later):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from realmbench.artifact import Artifact, ArtifactStore, Trained, load_arrays, save_arrays
 from realmbench.errors import RealmbenchError
@@ -123,3 +124,36 @@ def test_interrupted_write_leaves_the_old_file_whole(tmp_path: Path) -> None:
         write_whole(path, dies)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_given_weights_do_not_give_way_to_others_that_were_made_in_the_same_way(
+    store: ArtifactStore, session_maker: Any, tmp_path: Path
+) -> None:
+    """Another machine's rounding: the same address, other weights. Neither is used in silence."""
+    own = build(store, session_maker, [])
+    theirs = build(ArtifactStore(tmp_path / "theirs", "code", {}), session_maker, [0])
+    assert theirs.hash == own.hash
+    with pytest.raises(RealmbenchError, match="holds another kind that was made in the same way, on cpu"):
+        store.give(theirs)
+    child = Artifact(theirs.arrays, theirs.record.model_copy(update={"hash": "child", "kind": "next"}))
+    with pytest.raises(RealmbenchError, match="holds another kind"):
+        store.give(child, [theirs.record])
+    store.give(own)
+    assert store.record_of(own.hash) == own.record
+
+
+def test_store_knows_what_it_would_make(store: ArtifactStore, session_maker: Any) -> None:
+    artifact, keys = build(store, session_maker, []), [session_maker().key]
+    assert store.makes(artifact.record, keys)
+    assert not store.makes(artifact.record, ["other data"])
+    assert not ArtifactStore(store.folder, "other code", {}).makes(artifact.record, keys)
+
+
+def test_full_disk_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(RealmbenchError, match=r"cannot write .*: I/O error: No space left"):
+        save_arrays(tmp_path / "x.safetensors", {"a": np.zeros(3)})
+    assert list(tmp_path.iterdir()) == []

@@ -332,3 +332,45 @@ def test_what_pretraining_warned_of_stands_in_the_record(toy: Dataset, tmp_path:
     other_machine()
     assert trained == found == heard("given", tmp_path / "pretrained")
     assert len(trained) == 1
+
+
+def test_checkpoint_of_other_code_is_used_and_finishes_no_run(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record has a code of its own: a run of the present code must not be taken for finished by it."""
+
+    def run_after(folder: str) -> tuple[RunRecord, list[bool]]:
+        record = finetuned(toy, tmp_path / folder, given=tmp_path / "student")
+        reused: list[bool] = []
+        events = Events(done=lambda _record, before: reused.append(before))
+        plan = plan_of(toy, "realm-student", "teacher", "student", "finetune")
+        run(plan, toy, tmp_path / folder / "results", events, SessionBank(toy, events.stage))
+        return record, reused
+
+    student_of(toy, tmp_path / "student")
+    record, reused = run_after("ours")
+    assert reused == [True, False]
+    monkeypatch.setattr("realmbench.artifact.code_of", lambda sources: f"other code of {sources}")
+    foreign, reused = run_after("theirs")
+    assert foreign.metrics == record.metrics
+    [warning] = set(foreign.warnings) - set(record.warnings)
+    assert "the realm-teacher, realm-student that it starts from is not what the present code makes" in warning
+    assert reused == [False, False]
+
+
+def test_checkpoint_that_cannot_be_moved_leaves_the_older_one(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = student_of(toy, tmp_path / "student")
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if Path(target).name == "student" and not self.name.endswith(".older"):
+            raise OSError("no room")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(RealmbenchError, match="no room"):
+        student_of(toy, tmp_path / "student", updates=3)
+    assert read_training(tmp_path / "student").artifacts[-1] == first.record
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]

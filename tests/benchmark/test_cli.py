@@ -138,11 +138,13 @@ def test_what_a_decoder_prints_goes_to_standard_error(tmp_path: Path, toy_name: 
         "        super().adapt(session, context, artifact)\n"
     )
     run = ("run", "--model", "talks.py:Talks", "--dataset", toy_name, "--preset", "tiny", "--json")
-    check = ("check", "talks.py:Talks", "--short", "--json")
-    for command in (run, check):
+    # What has been checked is told, though the next one's files are not there.
+    check = ("check", "talks.py:Talks", "open-field", "--data-root", "nowhere", "--short", "--json")
+    for command, code in ((run, 0), (check, 2)):
         done = realmbench(*command, folder=tmp_path)
+        assert done.returncode == code, done.stderr
         assert all(words in done.stderr for words in ("I am imported", "I am made", "I learn"))
-        assert json.loads(done.stdout)
+        assert len(json.loads(done.stdout)) == {run: 2, check: 1}[command]
 
 
 @pytest.mark.parametrize(
@@ -301,6 +303,10 @@ def test_stages_one_by_one(tmp_path: Path, toy_name: str) -> None:
     done = realmbench("finetune", *start, "--session", "a2", "--output", "fitted", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "results").rglob("a2.seed0.json"))) == 1
+    change = ["--set", "train.finetune.updates=2", "--json"]
+    done = realmbench("finetune", *start, "--session", "a2", "--output", "shorter", *change, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["config"]["train"]["finetune"]["updates"] == 2
     refused = {
         (*start, "--session", "a2", "--model", "gru"): "--model: with --from the checkpoint decides it",
         (*start, "--session", "zz"): "unknown held-out session",

@@ -276,3 +276,21 @@ def test_prediction_that_turns_into_nan_counts_as_changed(raw: np.ndarray, other
     found = reach(run, raw, other, "NaN")
     assert np.isinf(found.change)
     assert found.seconds > 5
+
+
+def test_look_ahead_beyond_the_cut_protects_nothing(raw: np.ndarray, other: np.ndarray) -> None:
+    """An honest decoder that looks further ahead than the cut lies from the start has no prediction to keep."""
+    cut = 1000
+    look_ahead_s = cut / SAMPLING_RATE + 1.0
+    ahead = round(look_ahead_s * RATE)
+
+    def run(samples: np.ndarray) -> np.ndarray:
+        frames = samples[:: round(SAMPLING_RATE / RATE), :2]
+        return np.concatenate([frames[ahead:], np.zeros((ahead, 2))])
+
+    def change(look_ahead_s: float) -> float:
+        return leaks.future_reach(run, raw, other, [cut], SAMPLING_RATE, RATE, look_ahead_s).change
+
+    assert change(look_ahead_s) == 0
+    assert change(cut / SAMPLING_RATE - 0.5) > leaks.TOLERANCE  # one that declares too little is still caught
+    assert leaks.length_change(run, raw, [cut // 2], ahead) == 0

@@ -45,6 +45,7 @@ def test_options_that_came_later_are_recorded_only_where_they_or_the_preset_say_
 def test_values_are_read_as_json_where_they_parse() -> None:
     parsed = parse_settings(["decoder.a=3", "decoder.b=x y", "train.c=[1, 2]", "data.d=true"])
     assert parsed == {"decoder": {"a": 3, "b": "x y"}, "train": {"c": [1, 2]}, "data": {"d": True}}
+    assert parse_settings(["decoder.a=True", "decoder.b=None"])["decoder"] == {"a": True, "b": None}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_malformed_settings_are_refused(setting: str, message: str) -> None:
         parse_settings([setting])
 
 
-@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "[1, -1e999]"])
 def test_values_that_are_no_numbers_are_refused(text: str) -> None:
     with pytest.raises(OptionError, match="give a finite number"):
         parse_settings([f"train.rate={text}"])

@@ -14,7 +14,7 @@ import torch
 from realmbench.bank import Events, SessionBank
 from realmbench.cli import main
 from realmbench.dataset import Dataset
-from realmbench.errors import OptionError, RealmbenchError
+from realmbench.errors import OptionError, RealmbenchError, UnknownNameError
 from realmbench.plan import RunRequest, make_plan
 from realmbench.records import (
     REPRODUCED,
@@ -227,13 +227,24 @@ def test_records_are_chosen(toy: Dataset, tmp_path: Path) -> None:
     assert names(models=["wiener.tiny"]) == ["wiener a2 0"]
     assert len(names(every=True)) == 8
     with pytest.raises(OptionError, match="holds no such record"):
-        choose(tmp_path, "s", models=["gru"])
+        choose(tmp_path, "s", models=["mean"], seed=7)
+    for kind in ("models", "datasets"):
+        with pytest.raises(UnknownNameError, match=f"unknown {kind[:-1]} among the records of suite s 'typo'"):
+            choose(tmp_path, "s", **{kind: ["mean" if kind == "models" else "toy", "typo"]})
 
 
 def test_damaged_notes_are_named(tmp_path: Path) -> None:
     (tmp_path / REPRODUCED).write_text('{"session": "a"}\n')
     with pytest.raises(RealmbenchError, match=r"reproduced.jsonl, line 1, is no reproduction \(Field required\)"):
         same_code(tmp_path, "a", "b")
+
+
+def test_separators_inside_a_line_end_none(toy: Dataset, toy_name: str, tmp_path: Path) -> None:
+    record(toy, tmp_path, "mean")
+    recorded, entry = again(tmp_path, toy_name)
+    odd = entry.model_copy(update={"device": "a CPU\u2028of\u0085old"})
+    note_reproduction(recorded.path.parent, odd)
+    assert read_reproductions(recorded.path.parent)[-1] == odd
 
 
 def test_the_command_says_what_came_out(

@@ -92,8 +92,49 @@ def test_finished_runs_are_reused_until_something_changes(execute: Execute, toy:
         execute(toy, tmp_path, events, model="mean")
         assert reason in notes.pop()
     assert reused[4:] == [False, True] * 2
+    # A mark that a later attempt has left beside a record that stands is nothing to come back to.
+    mark = path.with_suffix(".failed.json")
+    mark.write_text("{}")
+    execute(toy, tmp_path, events, model="mean")
+    assert reused[8:] == [True, True]
+    assert not mark.exists()
     execute(toy, tmp_path, events, model="mean", fresh=True)
-    assert reused[8:] == [False, False]
+    assert reused[10:] == [False, False]
+
+
+def test_changed_data_of_a_pretraining_session_run_it_again(
+    execute: Execute, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reused: list[bool] = []
+    notes: list[str] = []
+    events = Events(done=lambda _record, again: reused.append(again), note=notes.append)
+    short = {"student.updates": 2, "finetune.updates": 2}
+
+    def runs() -> list[RunRecord]:
+        reused.clear()
+        return execute(toy, tmp_path, events, model="realm-pooled", train=short)
+
+    pooled = runs()[0]
+    assert pooled.pretraining_key is not None
+    assert execute(toy, tmp_path, model="mean")[0].pretraining_key is None
+    runs()
+    assert reused == [True, True]
+    load = type(toy).load
+
+    def mended(self: Dataset, session: str) -> Recording:
+        recording = load(self, session)
+        return replace(recording, lfp=2 * recording.lfp) if session == "a0" else recording
+
+    monkeypatch.setattr(type(toy), "load", mended)
+    again = runs()[0]
+    assert reused == [False, True]  # fold b has other sessions
+    assert "the data of its pretraining have changed since" in notes.pop()
+    assert again.pretraining_key != pooled.pretraining_key
+    # A record from before this was kept is believed.
+    path = next(tmp_path.rglob("realm-pooled*/a2.seed0.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pretraining_key": None}))
+    runs()
+    assert reused == [True, True]
 
 
 def test_damaged_record_is_run_again(execute: Execute, toy: Dataset, tmp_path: Path) -> None:
@@ -204,6 +245,7 @@ def test_artifacts_of_a_file_are_of_all_its_options(toy: Dataset, tmp_path: Path
         ({"model": "gru", "preset": "smal"}, UnknownNameError, "Did you mean 'small'"),
         ({"model": "gru", "front_end": "bands"}, UnknownNameError, "Did you mean 'bands50'"),
         ({"model": "gru", "sessions": ["a3"]}, UnknownNameError, "unknown held-out session of toy 'a3'"),
+        ({"model": "gru", "sessions": ["a2", "a2"]}, OptionError, "--sessions a2,a2 names a session twice"),
         ({"model": "gru", "options": {"hiden": 3}}, OptionError, "Did you mean 'hidden'"),
         ({"model": "wiener", "train": {"updates": 3}}, OptionError, "does not apply"),
         ({"model": "gru", "seeds": 0}, OptionError, "at least one seed"),

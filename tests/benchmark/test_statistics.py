@@ -37,6 +37,10 @@ def test_missing_session_shows_as_missing_and_never_lifts_a_mean(template: RunRe
     assert [(row.model, row.r2) for row in rows] == [("whole", pytest.approx(0.3)), ("partial", None)]
     assert "Not run on every session: partial" in in_words(comparison, rows)
     assert "| partial (tiny) | yes | – |" in markdown(records, "x")
+    # Of some sessions alone the mean is of these, whatever else has been run.
+    [(comparison, rows)] = compare(records, ["s"])
+    assert comparison.sessions == ("s",)
+    assert [(row.model, row.r2) for row in rows] == [("partial", pytest.approx(0.9)), ("whole", pytest.approx(0.3))]
 
 
 def test_only_seeds_that_every_session_has_are_counted(template: RunRecord) -> None:
@@ -245,3 +249,10 @@ def test_mean_over_seeds_that_were_handed_different_data_says_so(template: RunRe
 def test_half_a_count_of_operations_is_shown_as_none(template: RunRecord) -> None:
     [(_, [row])] = compare([record(template, "m", "s", 0, 0.5, flops_elementwise=None)])
     assert row.flops_per_step is None
+
+
+def test_devices_of_a_table_are_those_of_its_own_runs(template: RunRecord) -> None:
+    other = {"dataset_identity": "other", "data_options": {"noise": 9}, "device": "OTHER MACHINE"}
+    text = markdown([record(template, "m", "s", 0, 0.2), record(template, "m", "s", 0, 0.3, **other)], "x")
+    [mine, theirs] = [line for line in text.splitlines() if "Devices: " in line]
+    assert ("OTHER MACHINE" in mine) != ("OTHER MACHINE" in theirs)

@@ -159,3 +159,29 @@ def test_built_in_suites_are_sound(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert suite.name == name
     assert suite.summary
     assert plan_jobs(suite, Path("/nonexistent"), None)
+
+
+def test_protocols_of_one_method_are_told_apart(tmp_path: Path, toy: Dataset) -> None:
+    """What is recorded with one front end, where the other protocol names it, is not taken for not run."""
+    text = f"""
+        name = "mine"
+        preset = "tiny"
+        [[runs]]
+        models = ["mean"]
+        datasets = ["{toy.full_name}"]
+        [[runs]]
+        models = ["mean"]
+        datasets = ["{toy.full_name}"]
+        protocol = "calibration-v1"
+        front_end = "bands50"
+        """
+    suite = read_suite(written(tmp_path, text))
+    plain = run(
+        make_plan(RunRequest(model="mean", preset="tiny"), toy), toy, tmp_path, Events(),
+        SessionBank(toy, Events().stage),
+    )  # fmt: skip
+    calibrated = [record.model_copy(update={"protocol": "calibration-v1"}) for record in plain]
+    both = f"mean (tiny, blocked-v1), mean (tiny, calibration-v1, bands50) on {toy.full_name}"
+    assert outstanding(suite, []) == [both]
+    assert outstanding(suite, plain) == [f"mean (tiny, calibration-v1, bands50) on {toy.full_name}"]
+    assert outstanding(suite, [*plain, *calibrated]) == []

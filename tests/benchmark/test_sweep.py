@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from realmbench.errors import OptionError, UnknownNameError
-from realmbench.files import cache_dir
+from realmbench.files import cache_dir, lock_if_free
 from realmbench.pretrainings import ArtifactRecord
 from realmbench.records import read_records
 from realmbench.suite import Suite
@@ -257,3 +257,39 @@ def test_command_lists_runs_and_reports(toy_name: str, tmp_path: Path, capsys: p
     mended = CliRunner().invoke(app, ["sweep", str(path), "--json", "--processes", "1", *results])
     assert mended.exit_code == 0, mended.output
     assert json.loads(damaged.read_text())["model"] == "mean"
+
+
+def test_sweeps_that_begin_afresh_side_by_side_share_the_jobs_too(toy_name: str, tmp_path: Path) -> None:
+    jobs = plan_jobs(suite(toy_name, "mean", sessions=["a2"]), tmp_path, None, fresh=True)
+    [first] = run_jobs(jobs, tmp_path, None, 1)
+    lock = lock_if_free(first.log)
+    assert lock is not None
+    [path] = tmp_path.rglob("a2.seed0.json")
+    begun = path.stat().st_mtime_ns
+    with ThreadPoolExecutor(1) as sweeps:
+        waiting = sweeps.submit(run_jobs, jobs, tmp_path, None, 1)
+        time.sleep(0.5)  # it has begun, and finds the job taken
+        first.log.with_suffix(".json").write_text(json.dumps({"reason": ""}))  # as another that has done it
+        lock.release()
+        [outcome] = waiting.result()
+    assert outcome.status == "done"
+    assert path.stat().st_mtime_ns == begun
+    # One after the other each begins afresh.
+    run_jobs(jobs, tmp_path, None, 1)
+    assert path.stat().st_mtime_ns > begun
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("decoder.coloured=yes", "set decoder.coloured=yes means true; write that"),
+        ("decoder.coloured=false", "set decoder.coloured is what it is without; leave it out"),
+        ("data.noise=10", "set data.noise is what it is without; leave it out"),
+    ],
+)
+def test_settings_by_whose_words_no_record_would_be_found_are_refused(
+    setting: str, message: str, toy_name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match=f"suite swept, kalman on .*: {message}"):
+        plan_jobs(suite(toy_name, "kalman", set=[setting]), tmp_path, None)
+    assert plan_jobs(suite(toy_name, "kalman", set=["decoder.coloured=True", "data.noise=9"]), tmp_path, None)

@@ -129,10 +129,15 @@ def test_what_differs_starts_anew_and_says_why(toy: Dataset, tmp_path: Path, mon
         return "; ".join(notes)
 
     assert anew(plan) == ""
+    path = path_of(plan, toy, tmp_path)
+    before = path.read_text()
     assert anew(plan, sessions=2).endswith(
-        "anew: the data, their split or the front end have changed, the sessions differ"
+        "anew: the data, their split or the front end have changed, the sessions differ; "
+        f"what it held is in {path.stem}.1.older"
     )
-    assert anew(replace(plan, code="other"), sessions=2).endswith("anew: the code has changed")
+    assert path.with_suffix(".1.older").read_text() == before
+    assert "anew: the code has changed; what it held is in" in anew(replace(plan, code="other"), sessions=2)
+    assert path.with_suffix(".1.older").read_text() == before
     assert "the seed differs" in anew(planned("Gain", toy, seed=3), sessions=2)
     monkeypatch.setattr(plan.decoder_class, "search_space", {"decoder.gain": Range(0.0, 3.0)})
     assert "the search space has changed" in anew(plan)
@@ -336,3 +341,19 @@ def test_a_record_refuses_what_it_does_not_know(toy: Dataset, tmp_path: Path) ->
         read_tuning(path)
     write_tuning(record, path)
     assert read_tuning(path) == record
+
+
+def test_one_study_is_written_by_one_process(toy: Dataset, tmp_path: Path) -> None:
+    plan = planned("Gain", toy)
+
+    def tunes_again(_trial: TuningTrial) -> None:
+        with pytest.raises(RealmbenchError, match=r"another process is tuning tunable~Gain\.tiny\.json"):
+            tune(plan, toy, tmp_path, Budget(trials=5))
+
+    assert len(tune(plan, toy, tmp_path, Budget(trials=2), TuningEvents(trial=tunes_again)).trials) == 2
+    assert len(tune(plan, toy, tmp_path, Budget(trials=3)).trials) == 3
+
+
+def test_more_sessions_than_there_are_is_refused(toy: Dataset) -> None:
+    with pytest.raises(OptionError, match="--sessions 5: toy has 4 that no fold holds out"):
+        tuning_units(planned("Gain", toy), toy, 5)

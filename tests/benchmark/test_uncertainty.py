@@ -101,6 +101,9 @@ def test_errors_above_a_ceiling_mean_the_same_however_few_the_blocks() -> None:
         ]
         assert np.mean([value is not None and value > 2 for value in found]) <= 0.05
     assert uncertainty.errors_above_ceiling([made(0, blocks=1)[0]], [0.5]) is None
+    far = uncertainty.errors_above_ceiling([made(0, seeds=1, blocks=200)[0]], [1e6])
+    assert far is not None
+    assert -40 < far < -30
 
 
 def test_signed_rank_equals_scipy_and_cannot_reach_significance_with_five(monkeypatch: pytest.MonkeyPatch) -> None:
