@@ -277,5 +277,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
             metadata = json.loads((file.metadata() or {}).get("realmbench", "{}"))
     except SafetensorError as error:
-        raise RealmbenchError(f"{path} is damaged ({error}); delete it and run again") from error
+        raise RealmbenchError(
+            f"{path} is damaged ({error}); copy or write it again, or, in the cache, delete it and run again"
+        ) from error
     return arrays, metadata

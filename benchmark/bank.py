@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +13,18 @@ from typing import Any
 import numpy as np
 
 from .dataset import Dataset
-from .errors import RealmbenchError
+from .errors import RealmbenchError, RecordingError
+from .files import cache_dir, locked, write_text_whole
 from .front_end import FrontEnd
 from .manifest import SessionRole
 from .plan import Plan
 from .preparation import Prepared, prepare_session
 from .protocol import Protocol
+from .recording import Recording
 from .records import RunRecord
 from .session import SessionData
+
+SAMPLES_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class SessionBank:
         self._on_progress = on_progress
         self._prepared: dict[tuple[Any, ...], Prepared] = {}
         self._stages: dict[tuple[str, str], Sequence[Protocol]] = {}
+        self._samples: dict[str, str] = {}
 
     def get(
         self,
@@ -62,10 +68,30 @@ class SessionBank:
         key = (session, protocol.name, frames.name, role, shift_target, privileged)
         if key not in self._prepared:
             cut = self.stages(session, protocol)[-1] if role == "held-out" else protocol
-            self._prepared[key] = prepare_session(
+            prepared = prepare_session(
                 self.dataset, session, cut, frames, role, shift_target, self._on_progress, privileged=privileged
             )
+            self._refuse_other_samples(session, prepared.data.key)
+            self._prepared[key] = prepared
         return self._prepared[key]
+
+    def _refuse_other_samples(self, session: str, key: str) -> None:
+        """Refuse a recording that was edited where its fingerprint, which is of some samples, does not look.
+
+        Features from before the edit would be used, and finished runs kept, for neither is told from the new ones.
+        """
+        if session not in self._samples:
+            self._samples[session] = _samples_of(self.dataset.load(session))
+        note = cache_dir() / "samples" / f"{key}.txt"
+        with locked(note):
+            if not note.exists():
+                write_text_whole(note, self._samples[session])
+            elif note.read_text() != self._samples[session]:
+                raise RecordingError(
+                    f"{self.dataset.full_name}, {session}: the LFP is not the one that was read before under version "
+                    f"{self.dataset.info.version} of the dataset; raise the version, so that features and runs of "
+                    "before are not taken for those of now"
+                )
 
     def of(self, plan: Plan, session: str, role: SessionRole) -> Prepared:
         """Return a session prepared as a plan asks for it."""
@@ -76,7 +102,9 @@ class SessionBank:
         """Return the cuts that a run of this session goes through."""
         key = (session, protocol.name)
         if key not in self._stages:
-            self._stages[key] = protocol.stages(self.dataset.load(session))
+            recording = self.dataset.load(session)
+            self._samples[session] = _samples_of(recording)
+            self._stages[key] = protocol.stages(recording)
         return self._stages[key]
 
     def keep_only(self, sessions: Iterable[str]) -> None:
@@ -130,3 +158,11 @@ def arrays_of(session: SessionData) -> dict[str, np.ndarray]:
 def checksum(array: np.ndarray) -> int:
     """Sum up the bytes of an array."""
     return zlib.crc32(np.ascontiguousarray(array).data)
+
+
+def _samples_of(recording: Recording) -> str:
+    """Hash every sample of the LFP."""
+    digest = hashlib.sha256()
+    for start in range(0, recording.lfp.shape[0], SAMPLES_AT_ONCE):
+        digest.update(np.ascontiguousarray(recording.lfp[start : start + SAMPLES_AT_ONCE]).tobytes())
+    return digest.hexdigest()[:16]

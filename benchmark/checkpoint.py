@@ -22,7 +22,7 @@ from .card import card_of_artifact, card_of_run
 from .dataset import Fold
 from .decoder import DECODERS, Decoder
 from .errors import OptionError, ProtocolError, RealmbenchError, unknown_name
-from .files import write_text_whole
+from .files import readable_by_all, write_text_whole
 from .held_run import HeldRun
 from .plan import Plan
 from .pretrainings import ArtifactRecord, keep
@@ -69,9 +69,10 @@ def pretrain(
     if not plan.decoder_class.multi_session:
         raise OptionError(f"{plan.model} learns from one session alone and has no pretraining")
     context = plan.context(seed, events.stage)
-    if given is not None:
-        _give(context.artifacts, given)
+    start = None if given is None else _give(context.artifacts, given)
     artifact = pretrain_on(plan, fold, context, bank)
+    if start is not None and start.hash == artifact.hash:
+        raise OptionError(f"{given} holds the {start.record.kind} that is asked for, not what it is made from")
     for warning in context.warnings:
         events.note(warning)
     if unused := context.artifacts.given_in_vain():
@@ -241,6 +242,8 @@ def _write_whole(folder: Path, training: Training, write: Callable[[Path], None]
             write(place)
             write_text_whole(place / TRAINING, training.model_dump_json(indent=1) + "\n")
             place.chmod(0o755)
+            for file in place.iterdir():
+                readable_by_all(file)
             older = place.with_name(f"{place.name}.older")
             if folder.exists():
                 folder.rename(older)

@@ -71,12 +71,20 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        readable_by_all(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise RealmbenchError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def readable_by_all(path: Path) -> None:
+    """Let others read a file, as far as the umask lets them: some libraries write for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def write_text_whole(path: Path, text: str) -> Path:

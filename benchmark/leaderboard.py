@@ -17,6 +17,7 @@ from .pretrainings import ArtifactRecord
 from .records import RunRecord
 from .statistics import MISSING, Comparison, Row, comparable, compare, in_words, number
 
+HEADING = "# Leaderboard: suite "
 COLUMNS = (
     "model",
     "causal",
@@ -91,7 +92,7 @@ def markdown(
     answered : the suite's questions and what the records say to them (`realmbench.answers.answers`).
     """
     lines = [
-        f"# Leaderboard: suite {suite}",
+        f"{HEADING}{suite}",
         "",
         "Made by `realmbench leaderboard` from the run records; do not edit. R2 is the mean over axes on the",
         "concatenated test blocks of a session, averaged over seeds and then over held-out sessions; its 95 % interval",
@@ -191,6 +192,14 @@ def write_leaderboard(
 ) -> Path:
     """Write ``leaderboard.md`` whole; arguments as of `markdown`."""
     return write_text_whole(path, markdown(records, suite, missing, kept, answered))
+
+
+def suite_of(path: Path) -> str | None:
+    """Return the suite that a leaderboard's file shows; None if there is no such file or it is something else."""
+    if not path.is_file():
+        return None
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix(HEADING) if first.startswith(HEADING) else None
 
 
 def _devices(records: Sequence[RunRecord]) -> list[str]:

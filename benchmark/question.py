@@ -12,6 +12,7 @@ All its comparisons, pairs times points, are one family: each has to stand again
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -47,6 +48,11 @@ class Method(BaseModel):
     @classmethod
     def _in_one_order(cls, settings: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(settings))
+
+    @property
+    def written(self) -> str:
+        """As a suite file names it among its pairs; the quotes around a name alone are left out."""
+        return json.dumps([self.model, *self.settings]) if self.settings else self.model
 
     @property
     def name(self) -> str:

@@ -141,7 +141,9 @@ class Registry(Generic[T]):
                     spec.loader.exec_module(module)
             except (Exception, SystemExit) as error:  # a script that was meant to be started may exit at its end
                 del sys.modules[module_name]
-                raise RealmbenchError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+                beside = isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file()
+                hint = f"; Python finds the files beside it with PYTHONPATH={path.parent}" if beside else ""
+                raise RealmbenchError(f"{path} cannot be imported: {type(error).__name__}: {error}{hint}") from error
         module = sys.modules[module_name]
         if not hasattr(module, class_name):
             classes = [key for key, value in vars(module).items() if isinstance(value, type)]

@@ -46,8 +46,9 @@ from .tuning_record import TuningRecord, TuningTrial, as_text
 
 # Results go to standard output; progress and notes to standard error, so that --json stays clean in a pipe.
 # In a pipe lines are as long as the widest table, unless $COLUMNS says otherwise.
-out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 180)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# No word in colons, as a class called Key in FILE.py:Key: ..., is a picture.
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 180, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 @contextmanager

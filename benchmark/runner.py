@@ -6,6 +6,7 @@ held-out session, adaptation, scoring and the record (`held_run`).
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
                     write_record(record, path)
                 except (Exception, SystemExit) as error:  # a loader that exits ends its own run, not all
                     write_failure(path, traceback.format_exc())
-                    reason = str(error) if isinstance(error, RealmbenchError) else f"{type(error).__name__}: {error}"
+                    reason = str(error) if isinstance(error, RealmbenchError) else _told(error, plan)
                     what = f"pretraining of fold {fold.name}" if pretraining else session
                     artifact = None  # it may have been written into; the store has it whole
                     failures.append(f"{what}, seed {seed}: {reason}")
@@ -85,6 +86,14 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
         more = f" (and {len(failures) - 1} more failures)" if len(failures) > 1 else ""
         raise FailedRunsError(f"{plan.request.model}: {failures[0]}{more}", records)
     return records
+
+
+def _told(error: BaseException, plan: Plan) -> str:
+    """Say what an unforeseen error was, and the line of the decoder's file, or else the last one, that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == inspect.getfile(plan.decoder_class)]
+    place = (own or frames)[-1]
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def pretrain_on(plan: Plan, fold: Fold, context: Context, bank: SessionBank) -> Artifact:

@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from .dataset import open_dataset
 from .errors import OptionError, RealmbenchError, unknown_name
 from .front_end import FRONT_ENDS
 from .options import parse_settings
 from .plan import SUITE_NAME
+from .protocol import PROTOCOLS, Protocol
 from .question import Method, Question, has_options
 from .records import RunRecord, held_out_of, recorded_name
 
@@ -115,7 +117,9 @@ class Suite(BaseModel):
         for method in question.methods:
             if method not in listed:
                 what = f"method of the suite on {question.dataset}"
-                raise ValueError(f"{question.about!r}: {unknown_name(what, method.name, [m.name for m in listed])}")
+                raise ValueError(
+                    f"{question.about!r}: {unknown_name(what, method.written, [m.written for m in listed])}"
+                )
             if question.front_end is None and len({entry.front_end for entry in listed[method]}) > 1:
                 raise ValueError(f"{question.about!r}: {method.name} is run behind several front ends; name front_end")
             ways.append({(entry.preset, entry.protocol) for entry in listed[method]})
@@ -129,8 +133,20 @@ class Suite(BaseModel):
             how = several if common else "does not run these methods with one preset and protocol"
             raise ValueError(f"{question.about!r}: the suite {how}")
         [(preset, protocol)] = common
+        self._refuse_points_that_cannot_be(question, protocol)
         update = {"dataset": recorded_dataset(question.dataset), "preset": preset, "protocol": protocol}
         return question.model_copy(update=update)
+
+    def _refuse_points_that_cannot_be(self, question: Question, name: str) -> None:
+        if not question.calibration_s:
+            return
+        protocol = PROTOCOLS.get(name)
+        if protocol.stages is Protocol.stages:
+            raise ValueError(f"{question.about!r}: {name} has no points of calibration; leave calibration_s out")
+        points = getattr(protocol, "seconds", question.calibration_s)
+        if wrong := set(question.calibration_s) - set(points):
+            known = ", ".join(f"{point:g}" for point in points)
+            raise ValueError(f"{question.about!r}: {name} scores with {known} s, not with {min(wrong):g}")
 
     def pairs(self) -> Iterator[tuple[Entry, str, str]]:
         """Yield entry, dataset and model of everything in the suite."""
@@ -228,7 +244,21 @@ def read_suite(name: str) -> Suite:
     try:
         return Suite.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A wrong key comes before what lacks because of it.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
-        raise OptionError(f"{path}, {where or 'suite'}: {what}") from error
+        raise OptionError(f"{path}, {where or 'suite'}: {_in_words(first)}") from error
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """Say what is wrong with a suite file as one who writes TOML would."""
+    *place, key = error["loc"] or ("",)
+    if error["type"] == "extra_forbidden":
+        parts: dict[str, type[BaseModel]] = {"runs": Entry, "questions": Question}
+        part = parts.get(str(next(iter(place), "")), Suite)
+        fields = [field.alias or name for name, field in part.model_fields.items()]
+        return str(unknown_name("key", str(key), [*fields, *SHARED] if part is Suite else fields))
+    own = {"tuple_type": "a list is needed, as in [...]", "too_short": "at least one is needed"}
+    if error["type"] == "string_pattern_mismatch":
+        return "only a to z, digits, dots and hyphens" if key == "name" else error["msg"]
+    return own.get(error["type"], error["msg"].removeprefix("Value error, "))

@@ -93,7 +93,7 @@ def leaderboard(
         print(json.dumps(comparisons, indent=1))
         return
     from realmbench.answers import answers
-    from realmbench.leaderboard import write_leaderboard
+    from realmbench.leaderboard import suite_of, write_leaderboard
     from realmbench.pretrainings import read_pretrainings
     from realmbench.render import err, print_comparisons
     from realmbench.suite import built_in_suites, outstanding, read_suite
@@ -104,6 +104,8 @@ def leaderboard(
         missing, answered = outstanding(listed, records), answers(listed.asked(), records)
     print_comparisons(records)
     path = output or Path("leaderboard.md")
+    if output is None and (other := suite_of(path)) not in (None, chosen):
+        raise OptionError(f"{path} is that of suite {other}; say by --output where that of {chosen} goes")
     write_leaderboard(records, chosen, path, missing, read_pretrainings(results_dir, chosen), answered)
     err.print(f"Wrote {path} from {len(records)} records.", markup=False)
 

@@ -92,26 +92,26 @@ def run(
     parsed = parse_settings(settings or [])
     opened = open_dataset(dataset, data_root, parsed["data"])
     wanted = [name.strip() for name in sessions.split(",")] if sessions is not None else None
-    plans = [
-        make_plan(
-            RunRequest(
-                model=name,
-                protocol=protocol,
-                front_end=front_end,
-                preset=preset,
-                sessions=wanted,
-                seeds=seeds,
-                device=device,
-                options=parsed["decoder"],
-                train=parsed["train"],
-                suite=suite,
-                audit=audit,  # type: ignore[arg-type]  # make_plan refuses unknown audits
-                fresh=fresh,
-            ),
-            opened,
+    plans = []
+    for name in model:
+        request = RunRequest(
+            model=name,
+            protocol=protocol,
+            front_end=front_end,
+            preset=preset,
+            sessions=wanted,
+            seeds=seeds,
+            device=device,
+            options=parsed["decoder"],
+            train=parsed["train"],
+            suite=suite,
+            audit=audit,  # type: ignore[arg-type]  # make_plan refuses unknown audits
+            fresh=fresh,
         )
-        for name in model
-    ]
+        try:
+            plans.append(make_plan(request, opened))
+        except OptionError as error:
+            raise OptionError(f"{name}: {error}" if len(model) > 1 else str(error)) from error
     records: list[RunRecord] = []
     problems: list[str] = []
     for plan in plans:
@@ -153,7 +153,8 @@ Examples:
 
     realmbench sweep fewshot-small-v1 --processes 16 --device cuda
 
-A suite of your own names what is run; what stands above the first [[runs]] holds for all of them:
+A suite of your own names what is run; what stands above the first [[runs]] holds for all of them that do not say
+otherwise (a `set` of their own takes the place of the one above, whole). Paths are seen from where you call:
 
     name = "mine"
     seeds = 3

@@ -224,7 +224,7 @@ def _plan_of_checkpoint(
     start: Path, dataset: str | None, request: dict[str, Any], settings: list[str] | None, data_root: Path | None
 ) -> tuple[Plan, Dataset, int]:
     """Ask for what the checkpoint was trained with; ``--set`` changes what comes after it."""
-    from realmbench.dataset import open_dataset
+    from realmbench.dataset import DATASETS, open_dataset
     from realmbench.options import leaves, parse_settings
     from realmbench.plan import RunRequest, make_plan
     from realmbench.provenance import read_training
@@ -233,13 +233,18 @@ def _plan_of_checkpoint(
     parsed = parse_settings(settings or [])
     if parsed["data"]:
         raise OptionError("--set data.: with --from the checkpoint decides it")
-    later = ("finetune.", "adaptation", "freeze_tokenizer", "frozen_layers", "fresh_head", "fresh_skip")
+    later = (
+        *("finetune.", "adaptation", "freeze_tokenizer", "frozen_layers", "fresh_head", "fresh_skip"),
+        *("rounds", "guess_s"),
+    )
     options, train = leaves(training.config["decoder"]), leaves(training.config["train"])
     for prefix, values, changed in (("decoder", options, parsed["decoder"]), ("train", train, parsed["train"])):
         for name, value in changed.items():
             if not name.startswith(later):
                 raise OptionError(f"--set {prefix}.{name}: with --from the checkpoint decides it")
             values[name] = value
+    if dataset is None and training.dataset.partition(":")[0] not in DATASETS:
+        raise OptionError(f"{start}: its dataset {training.dataset} is of a file; name it by --dataset FILE.py:CLASS")
     opened = open_dataset(dataset or training.dataset, data_root, training.data)
     asked = RunRequest(
         model=training.model, protocol=training.protocol, front_end=training.front_end, preset=training.preset,

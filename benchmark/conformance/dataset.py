@@ -85,6 +85,33 @@ def folds_are_sound(loader: Loader) -> str:
     return f"{len(folds)} folds, {held_out} held-out sessions, {across} folds across subjects"
 
 
+def recordings_are_as_declared(loader: Loader) -> str:
+    """Recordings say of themselves what the dataset says of them; channels beyond those declared fit in no network."""
+    info = loader.dataset.info
+    most = 0
+    for name, recording in zip(loader.names, loader.each()):
+        samples, channels = recording.lfp.shape
+        if samples < channels:
+            raise Failed(
+                f"{name}: the LFP has {samples} samples of {channels} channels; is (samples, channels) turned?"
+            )
+        session = loader.dataset.session(name)
+        for what, there, declared in (
+            ("session", recording.session, name),
+            ("subject", recording.subject, session.subject),
+            ("dataset", recording.dataset, info.name),
+            ("sampling rate", recording.sampling_rate, info.sampling_rate),
+        ):
+            if there != declared:
+                raise Failed(f"{name}: its recording's {what} is {there!r}, declared is {declared!r}")
+        most = max(most, channels)
+    if most > info.channels or (most < info.channels and len(loader.names) == len(loader.dataset.sessions())):
+        raise Failed(
+            f"the most channels of a session are {most}, declared are {info.channels}, to which every network is padded"
+        )
+    return f"{most} of {info.channels} channels at {info.sampling_rate:g} Hz"
+
+
 def units_are_plausible(loader: Loader) -> str:
     """The LFP is in microvolt and the behaviour in the unit that it names."""
     typical = []
@@ -268,6 +295,7 @@ def ceilings_are_ordered(loader: Loader) -> str:
 CHECKS: dict[str, Callable[[Loader], str]] = {
     "described": described,
     "folds": folds_are_sound,
+    "recordings as declared": recordings_are_as_declared,
     "units": units_are_plausible,
     "clocks": clocks_agree,
     "sessions distinct": sessions_are_distinct,

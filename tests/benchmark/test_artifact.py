@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,12 @@ def test_full_disk_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(RealmbenchError, match=r"cannot write .*: I/O error: No space left"):
         save_arrays(tmp_path / "x.safetensors", {"a": np.zeros(3)})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_can_be_read_by_others(tmp_path: Path) -> None:
+    """The library writes for the owner alone; a checkpoint is handed over by its path."""
+    mask = os.umask(0o022)
+    try:
+        assert save_arrays(tmp_path / "x.safetensors", {"a": np.zeros(3)}).stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(mask)

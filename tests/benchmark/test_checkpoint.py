@@ -11,12 +11,13 @@ import pytest
 
 from realmbench import checkpoint
 from realmbench.artifact import Artifact
+from realmbench.cli.stages import _plan_of_checkpoint
 from realmbench.dataset import Dataset
 from realmbench.decoder import DECODERS
 from realmbench.errors import OptionError, ProtocolError, RealmbenchError, UnknownNameError
 from realmbench.plan import Plan, RunRequest, make_plan
 from realmbench.pretrainings import read_pretrainings
-from realmbench.provenance import read_training
+from realmbench.provenance import Training, read_training
 from realmbench.records import RunRecord, read_record, read_records
 from realmbench.runner import Events, SessionBank, run
 from realmbench.training import loop
@@ -374,3 +375,37 @@ def test_checkpoint_that_cannot_be_moved_leaves_the_older_one(
         student_of(toy, tmp_path / "student", updates=3)
     assert read_training(tmp_path / "student").artifacts[-1] == first.record
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def test_stage_that_is_asked_for_is_no_start_of_itself(toy: Dataset, tmp_path: Path) -> None:
+    student_of(toy, tmp_path / "student")
+    with pytest.raises(
+        OptionError, match="student holds the realm-student that is asked for, not what it is made from"
+    ):
+        student_of(toy, tmp_path / "again", given=tmp_path / "student")
+    assert not (tmp_path / "again").exists()
+
+
+def test_weights_of_a_checkpoint_can_be_read_by_others(toy: Dataset, tmp_path: Path) -> None:
+    student_of(toy, tmp_path / "student")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "student").iterdir()}
+    assert set(modes.values()) == {modes["config.json"]}, modes
+
+
+def test_what_adapts_to_the_session_may_be_changed_after_pretraining(toy_name: str, tmp_path: Path) -> None:
+    model = "realm-student-unlabelled"
+    config = DECODERS.get(model)("tiny").config
+    training = Training(
+        stage="pretrained", model=model, preset="tiny", config=config, dataset="toy", version="1", data={},
+        protocol="calibration-v1", front_end="bands50", fold="a", session=None, seed=3, artifacts=[],
+    )  # fmt: skip
+    (tmp_path / "realmbench.json").write_text(training.model_dump_json())
+
+    def planned(*settings: str) -> tuple[list[str], int]:
+        plan, _, seed = _plan_of_checkpoint(tmp_path, toy_name, {}, list(settings), None)
+        return plan.changed_options, seed
+
+    assert planned() == ([], 3)
+    assert planned("decoder.rounds=0") == (["decoder.rounds"], 3)
+    with pytest.raises(OptionError, match=r"decoder\.layers: with --from the checkpoint decides it"):
+        planned("decoder.layers=3")

@@ -39,6 +39,13 @@ def test_run_then_leaderboard(tmp_path: Path, toy_name: str) -> None:
     assert board.returncode == 0, board.stderr
     text = (tmp_path / "leaderboard.md").read_text()
     assert text.index("| wiener (tiny) |") < text.index("| mean (tiny) |")
+    # Another suite's file is left alone.
+    (tmp_path / "results" / "local").rename(tmp_path / "results" / "mine")
+    board = realmbench("leaderboard", "--suite", "mine", folder=tmp_path)
+    assert board.returncode == 2
+    assert "leaderboard.md is that of suite local; say by --output" in board.stderr
+    assert (tmp_path / "leaderboard.md").read_text() == text
+    assert realmbench("leaderboard", "--output", "mine.md", folder=tmp_path).returncode == 0
 
 
 def test_run_computes_with_the_threads_it_is_given(tmp_path: Path, toy_name: str) -> None:
@@ -151,6 +158,10 @@ def test_what_a_decoder_prints_goes_to_standard_error(tmp_path: Path, toy_name: 
     ("arguments", "message"),
     [
         (["run", "--model", "gruu", "--dataset", "TOY"], "Did you mean 'gru'"),
+        (
+            ["run", "--model", "gru", "--model", "wiener", "--dataset", "TOY", "--set", "decoder.hidden=32"],
+            "wiener: unknown",
+        ),
         (["run", "--model", "gru", "--dataset", "synthetic-rech"], "Did you mean 'synthetic-reach'"),
         (["run", "--model", "gru", "--dataset", "synthetic-reach:hrd"], "Did you mean 'hard'"),
         (["run", "--model", "gru", "--dataset", "TOY", "--set", "decoder.x=1"], "unknown option decoder."),
@@ -313,6 +324,7 @@ def test_stages_one_by_one(tmp_path: Path, toy_name: str) -> None:
         ("--session", "a2"): "give --from, or --model and --dataset",
         (*start, "--session", "a2", "--set", "decoder.layers=3"): "--set decoder.layers: with --from",
         ("--from", "nowhere", "--session", "a2"): "nowhere is no checkpoint",
+        ("--from", "student", "--session", "a2"): "its dataset toy is of a file; name it by --dataset FILE.py:CLASS",
         ("--from", "student", "--dataset", "synthetic-reach:tiny", "--session", "s0-test-d020"): "dataset 'toy', not",
     }
     for arguments, message in refused.items():

@@ -17,6 +17,7 @@ from realmbench.suite import Suite, built_in_suites, read_suite
 SUITE = """
 name = "mine"
 preset = "tiny"
+protocol = "calibration-v1"
 [[runs]]
 models = ["gru", "my.py:Mine"]
 datasets = ["synthetic-reach"]
@@ -57,7 +58,18 @@ def test_a_question_is_a_family_of_pairs_and_points(tmp_path: Path) -> None:
     ("slip", "said"),
     [
         (('"gru"]', '"gur"]'), "unknown method of the suite on synthetic-reach 'gur'. Did you mean 'gru'"),
-        (("hidden=8", "hidden=9"), r"unknown method .* 'gru \(decoder.hidden=9, train.updates=5\)'"),
+        (
+            ("hidden=8", "hidden=9"),
+            r"""unknown method .* '\["gru", "decoder.hidden=9", "train.updates=5"\]'. Did you mean '\["gru", "dec""",
+        ),
+        (
+            ("[15, 240]", "[15, 17]"),
+            "'Is mine better.': calibration-v1 scores with 0, 15, 30, 60, 120, 240 s, not with 17",
+        ),
+        (
+            ("[15, 240]", "[15]\nprotocol = 'blocked-v1'"),
+            "does not run these methods with one preset and protocol",
+        ),
         (
             ('dataset = "synthetic-reach"', 'dataset = "synthetic-reach:hard"'),
             "suite: 'Is mine better.': unknown method",
@@ -140,3 +152,10 @@ def test_every_suite_that_comes_along_asks_of_what_it_runs() -> None:
     assert [question.comparisons for question in asked["cohort-v1"]] == [8, 2, 8, 4]
     assert all(read_suite(name).asked() for name, questions in asked.items() if questions)
     assert all(isinstance(question, Question) for questions in asked.values() for question in questions)
+
+
+def test_points_of_a_protocol_without_any_are_refused(tmp_path: Path) -> None:
+    suite = SUITE.replace("calibration-v1", "blocked-v1")
+    with pytest.raises(OptionError, match="blocked-v1 has no points of calibration; leave calibration_s out"):
+        read(tmp_path, suite + QUESTION)
+    assert read(tmp_path, suite + QUESTION.replace("calibration_s = [15, 240]", "")).questions

@@ -91,3 +91,11 @@ def test_entry_point_of_an_installed_package(tmp_path: Path, monkeypatch: pytest
     assert DECODERS.summary("mine-installed") == "Mine, installed."
     with pytest.raises(RealmbenchError, match="'broken-installed' of plug-in cannot be loaded"):
         DECODERS.get("broken-installed")
+
+
+def test_file_beside_that_python_does_not_find_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("")
+    file = tmp_path / "leans.py"
+    file.write_text("import beside\n")
+    with pytest.raises(RealmbenchError, match=f"No module named 'beside'; .* with PYTHONPATH={tmp_path}"):
+        DECODERS.get(f"{file}:Mine")

@@ -19,3 +19,10 @@ def test_brackets_in_an_options_value_are_printed(template: RunRecord, capsys: p
     printed = "".join(capsys.readouterr().out.split())
     assert printed.count("flags=[true,false],place=[/tmp/x]") == 2  # in the table and in the words below it
     assert "kept=[bold]" in printed
+
+
+def test_names_in_colons_are_no_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    for console in (render.out, render.err):
+        console.print("mine.py:key: it failed", markup=False)
+    printed = capsys.readouterr()
+    assert printed.out == printed.err == "mine.py:key: it failed\n"

@@ -168,7 +168,7 @@ def test_failed_run_leaves_a_traceback_and_the_others_go_on(
     execute: Execute, toy: Dataset, tmp_path: Path, broken: Path
 ) -> None:
     results = tmp_path / "results"
-    with pytest.raises(RealmbenchError, match=r"a2, seed 0: ValueError: broken on purpose"):
+    with pytest.raises(RealmbenchError, match=r"a2, seed 0: ValueError: broken on purpose \(broken.py, line 9\)"):
         execute(toy, results, model=f"{broken}:Broken")
     with pytest.raises(FailedRunsError) as caught:
         execute(toy, results, model=f"{broken}:Broken")

@@ -125,11 +125,24 @@ def test_entry_of_some_sessions_asks_for_these_alone(tmp_path: Path, toy: Datase
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]\nsed = 3', r"runs\.1\.sed: Extra inputs"),
-        ('name = "x"\nseed = 3\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]', "seed: Extra inputs"),
+        (
+            'name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]\nsed = 3',
+            r"runs\.1\.sed: unknown key 'sed'. Did you mean 'seeds' or 'set'",
+        ),
+        (
+            'name = "x"\nseed = 3\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]',
+            "seed: unknown key 'seed'. Did you mean 'seeds'",
+        ),
+        ('name = "x"\n[[runs]]\nmodel = ["a"]\ndatasets = ["b"]', r"runs\.1\.model: .* Did you mean 'models'"),
+        ('name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]\nset = "a=1"', r"runs\.1\.set: a list is needed"),
+        ('name = "x"\nruns = []', "runs: at least one is needed"),
+        ('name = "x"\n[[question]]\nabout = "x"', "question: unknown key 'question'. Did you mean 'questions'"),
         ('name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = []', r"runs\.1\.datasets"),
         ('name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]\nseeds = 0', r"runs\.1\.seeds"),
-        ('name = "Has Spaces"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]', "name: String should match"),
+        (
+            'name = "Has Spaces"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]',
+            "name: only a to z, digits, dots and hyphens",
+        ),
         ('name = "x"\n[[runs]]\nmodels = ["a"]\ndatasets = ["b"]\nsessions = []', r"runs\.1\.sessions"),
         ('name = "x"', "runs: "),
     ],

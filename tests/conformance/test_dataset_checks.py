@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,31 @@ def test_recordings_that_overlap_or_are_one_are_caught(toy: Dataset) -> None:
     # A loader that ignores the name that it is given.
     once = damaged(toy, load=lambda self, s: replace(type(toy).load(self, "b0"), session=s))
     assert "sessions distinct" in failed(check_dataset(once))
+
+
+def test_recordings_that_are_not_as_declared_are_caught(toy: Dataset) -> None:
+    for change, seen in (
+        ({"subject": "x"}, "subject is 'x', declared is 'a'"),
+        ({"session": "always"}, "session is 'always', declared is 'a0'"),
+        ({"dataset": "other"}, "dataset is 'other', declared is 'toy'"),
+        ({"sampling_rate": 249.0}, "sampling rate is 249.0, declared is 250.0"),
+    ):
+        report = check_dataset(with_recording(toy, partial(replace, **change)), short=True)
+        assert "recordings as declared" in failed(report)
+        assert seen in str(report)
+
+
+@pytest.mark.parametrize(("channels", "short", "caught"), [(64, False, True), (3, True, True), (5, True, False)])
+def test_channels_that_no_session_has_or_nobody_declared_are_caught(
+    toy: Dataset, channels: int, short: bool, caught: bool
+) -> None:
+    """Of one session of several it is not known whether another has more."""
+    info = toy.info.model_copy(update={"channels": channels})
+    report = check_dataset(damaged(toy, info=property(lambda _self: info)), short=short)
+    assert ("recordings as declared" in failed(report)) == caught
+    assert (f"the most channels of a session are 4, declared are {channels}" in str(report)) == caught
+
+
+def test_turned_lfp_is_told(toy: Dataset) -> None:
+    turned = with_recording(toy, lambda r: replace(r, lfp=np.asarray(r.lfp).T))
+    assert "is (samples, channels) turned?" in str(check_dataset(turned, short=True))
