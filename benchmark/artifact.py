@@ -70,6 +70,7 @@ class ArtifactStore:
         self._versions = dict(versions)
         self._given: dict[str, ArtifactRecord] = {}
         self._asked_for: set[str] = set()
+        self._expected: dict[str, ArtifactRecord] | None = None
 
     def give(self, artifact: Artifact, ancestors: Sequence[ArtifactRecord] = ()) -> None:
         """Take in an artifact from elsewhere; no other of its kind will be built.
@@ -122,9 +123,9 @@ class ArtifactStore:
         code = code_of(sources) if sources else self._code
         return stable_hash([kind, dict(config), list(data_keys), seed, code])
 
-    def makes(self, record: ArtifactRecord, data_keys: Sequence[str]) -> bool:
-        """Tell whether the present code would make this artifact of the present data; ``data_keys`` of its sessions."""
-        return self.key(record.kind, record.config, data_keys, record.seed, record.sources) == record.hash
+    def expect(self, records: Sequence[ArtifactRecord]) -> None:
+        """Answer with these records, without their arrays, and refuse all else: would the same be made here?"""
+        self._expected = {record.kind: record for record in records}
 
     def given_in_vain(self) -> list[str]:
         """Return the kinds of given artifacts that nothing has asked for."""
@@ -154,10 +155,15 @@ class ArtifactStore:
 
         Raises
         ------
-        RealmbenchError : an artifact of this kind was given (`give`) that is another; says how it differs.
+        RealmbenchError : an artifact of this kind was given (`give`) that is another; says how it differs. Or another
+            was to be expected (`expect`).
         """
         full_config = {**config, "parents": [parent.hash for parent in parents]}
         key = self.key(kind, full_config, [session.key for session in sessions], seed, sources)
+        if self._expected is not None:
+            if kind not in self._expected or self._expected[kind].hash != key:
+                raise RealmbenchError(f"the {kind} that would be made here is another")
+            return Artifact({}, self._expected[kind])
         given = self._given.get(kind)
         self._asked_for.add(kind)
         if given is not None and given.hash != key:
@@ -182,7 +188,6 @@ class ArtifactStore:
                 sessions=tuple(session.name for session in sessions),
                 seed=seed,
                 parents=tuple(parent.hash for parent in parents),
-                sources=tuple(sources),
                 parameters=trained.parameters,
                 seconds=time.perf_counter() - started + trained.earlier_seconds,
                 device=device,

@@ -27,7 +27,7 @@ from .held_run import HeldRun
 from .plan import Plan
 from .pretrainings import ArtifactRecord, keep
 from .provenance import TRAINING, Training, read_training
-from .records import RunRecord, record_path, write_record
+from .records import RunRecord, read_record, record_path, same_code, write_record
 from .runner import pretrain_on, with_pretraining
 from .seeds import stable_hash
 
@@ -124,20 +124,24 @@ def finetune(
     elif plan.decoder_class.multi_session:
         artifact = pretrain_on(plan, fold, context, bank)
     artifacts = [] if artifact is None else _chain(artifact.record, context.artifacts)
-    foreign: list[ArtifactRecord] = []
+    path = record_path(results_dir, plan.suite, *plan.place(bank.dataset), session, seed)
+    foreign = given is not None and not _made_here(artifacts, plan, fold, seed, bank)
     if given is not None:
         context.warnings.extend(warning for each in artifacts for warning in each.warnings)
-        foreign = [each for each in artifacts if not _ours(each, plan, context.artifacts, bank)]
     if foreign:
+        if path.exists() and same_code(path.parent, read_record(path).code, plan.code):
+            raise RealmbenchError(
+                f"{path} is a run of the present code, whose place a start of other code or data would take; name "
+                "another --results-dir"
+            )
         context.warnings.append(
-            f"the {', '.join(each.kind for each in foreign)} that it starts from is not what the present code makes of "
-            "the present data; `run` will train its own"
+            f"the {artifacts[-1].kind} that it starts from is not what the present code makes of the present data; "
+            "`run` will train its own"
         )
     record = HeldRun(remembering, fold, session, seed, artifact, bank, events).record()
     record = with_pretraining(record, plan, bank, context)
     if foreign:
-        record = record.model_copy(update={"code": stable_hash([record.code, *(each.hash for each in foreign)])})
-    path = record_path(results_dir, plan.suite, *plan.place(bank.dataset), session, seed)
+        record = record.model_copy(update={"code": stable_hash([record.code, artifacts[-1].hash])})
     if artifacts:
         keep(path.parent, artifacts)
     write_record(record, path)
@@ -202,9 +206,14 @@ def _give(store: ArtifactStore, folder: Path) -> Artifact:
     return artifact
 
 
-def _ours(record: ArtifactRecord, plan: Plan, store: ArtifactStore, bank: SessionBank) -> bool:
-    """Tell whether a stage of pretraining is what this code would leave of these data."""
-    return store.makes(record, [bank.of(plan, name, "pretrain").data.key for name in record.sessions])
+def _made_here(artifacts: list[ArtifactRecord], plan: Plan, fold: Fold, seed: int, bank: SessionBank) -> bool:
+    """Tell whether the present code would leave these artifacts of the present data; nothing is trained to find out."""
+    context = plan.context(seed, lambda _text, _share: None)
+    context.artifacts.expect(artifacts)
+    try:
+        return pretrain_on(plan, fold, context, bank).hash == artifacts[-1].hash
+    except Exception:  # another is asked for, or a decoder looks at arrays that are not there: it has not been shown
+        return False
 
 
 def _check_matched(training: Training, plan: Plan, bank: SessionBank, fold: Fold, session: str) -> None:
@@ -242,7 +251,7 @@ def _write_whole(folder: Path, training: Training, write: Callable[[Path], None]
             write(place)
             write_text_whole(place / TRAINING, training.model_dump_json(indent=1) + "\n")
             place.chmod(0o755)
-            for file in place.iterdir():
+            for file in filter(Path.is_file, place.rglob("*")):
                 readable_by_all(file)
             older = place.with_name(f"{place.name}.older")
             if folder.exists():

@@ -28,21 +28,15 @@ def default_data_root() -> Path:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Let one process at a time make what stands at ``path``; the others wait here and then find it made."""
-    from filelock import FileLock
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RealmbenchError(f"cannot write below {path.parent}: {error.strerror or error}") from error
-    with FileLock(_lock_of(path)):
+    with _lock_of(path):
         yield
 
 
 def lock_if_free(path: Path) -> BaseFileLock | None:
     """Take the lock of `locked`, to be released by the caller; None where another has it."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    lock = FileLock(_lock_of(path))
+    lock = _lock_of(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -50,8 +44,14 @@ def lock_if_free(path: Path) -> BaseFileLock | None:
     return lock
 
 
-def _lock_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
+def _lock_of(path: Path) -> BaseFileLock:
+    from filelock import FileLock
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RealmbenchError(f"cannot write below {path.parent}: {error.strerror or error}") from error
+    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:

@@ -198,7 +198,7 @@ def suite_of(path: Path) -> str | None:
     """Return the suite that a leaderboard's file shows; None if there is no such file or it is something else."""
     if not path.is_file():
         return None
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
     return first.removeprefix(HEADING) if first.startswith(HEADING) else None
 
 

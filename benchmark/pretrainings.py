@@ -25,8 +25,6 @@ class ArtifactRecord(BaseModel):
     Attributes
     ----------
     hash : address; of kind, configuration, data, seed, and the code that trains it.
-    sources : modules that hold the stage's code; none are the decoder's own, or those of a record from before they were
-        kept.
     digest : of the arrays themselves (`realmbench.artifact.digest_of`).
     history : one dict per validation: ``update``, ``score``, and the mean training ``loss`` since the last one.
     warnings : of the training; records made before they were kept have none.
@@ -42,7 +40,6 @@ class ArtifactRecord(BaseModel):
     sessions: tuple[str, ...]
     seed: int
     parents: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
     parameters: int
     seconds: float
     device: str

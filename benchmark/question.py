@@ -63,7 +63,8 @@ class Method(BaseModel):
         """Say whether a record is of this method, with these settings and no others."""
         options = parse_settings(self.settings)
         data = options.pop("data")
-        return (record.model, record.data_options) == (self.model, data) and has_options(record, options)
+        same_data = leaves(record.data_options) == leaves(data)
+        return record.model == self.model and same_data and has_options(record, options)
 
 
 class Question(BaseModel):

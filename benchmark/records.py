@@ -343,8 +343,8 @@ def read_lines(path: Path, kind: type[Line], otherwise: str) -> list[Line]:
     """
     found = []
     # Not `splitlines`, which also splits where a text inside a line has one of Unicode's separators.
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.exists() else []
-    for number, line in enumerate(lines, 1):
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
         try:
             found.append(kind.model_validate_json(line))
         except ValidationError as error:

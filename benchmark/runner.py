@@ -6,7 +6,7 @@ held-out session, adaptation, scoring and the record (`held_run`).
 
 from __future__ import annotations
 
-import inspect
+import sys
 import traceback
 from pathlib import Path
 
@@ -91,7 +91,8 @@ def run(plan: Plan, dataset: Dataset, results_dir: Path, events: Events, bank: S
 def _told(error: BaseException, plan: Plan) -> str:
     """Say what an unforeseen error was, and the line of the decoder's file, or else the last one, that it came from."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == inspect.getfile(plan.decoder_class)]
+    file = getattr(sys.modules.get(plan.decoder_class.__module__), "__file__", None)
+    own = [frame for frame in frames if frame.filename == file]
     place = (own or frames)[-1]
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
 
@@ -116,7 +117,9 @@ def with_pretraining(record: RunRecord, plan: Plan, bank: SessionBank, context: 
 def pretraining_key(record: RunRecord, plan: Plan, bank: SessionBank) -> str | None:
     """Return the content address of the other sessions that a run learnt from; None if there are none."""
     others = [name for name in record.training_sessions if name != record.session]
-    return stable_hash([bank.of(plan, name, "pretrain").data.key for name in others]) if others else None
+    there = {info.name for info in bank.dataset.sessions()}
+    keys = [bank.of(plan, name, "pretrain").data.key if name in there else None for name in others]
+    return stable_hash(keys) if others else None
 
 
 def _finished(path: Path, plan: Plan, session: str, bank: SessionBank, events: Events) -> RunRecord | None:

@@ -31,7 +31,7 @@ from pydantic_core import ErrorDetails
 from .dataset import open_dataset
 from .errors import OptionError, RealmbenchError, unknown_name
 from .front_end import FRONT_ENDS
-from .options import parse_settings
+from .options import leaves, parse_settings
 from .plan import SUITE_NAME
 from .protocol import PROTOCOLS, Protocol
 from .question import Method, Question, has_options
@@ -69,7 +69,7 @@ class Entry(BaseModel):
         return (
             (record.preset, record.protocol) == (self.preset, self.protocol)
             and self.front_end in (None, record.front_end)
-            and record.data_options == data
+            and leaves(record.data_options) == leaves(data)
             and has_options(record, options)
         )
 
@@ -143,8 +143,8 @@ class Suite(BaseModel):
         protocol = PROTOCOLS.get(name)
         if protocol.stages is Protocol.stages:
             raise ValueError(f"{question.about!r}: {name} has no points of calibration; leave calibration_s out")
-        points = getattr(protocol, "seconds", question.calibration_s)
-        if wrong := set(question.calibration_s) - set(points):
+        points = getattr(protocol, "seconds", None)
+        if isinstance(points, tuple) and (wrong := set(question.calibration_s) - set(points)):
             known = ", ".join(f"{point:g}" for point in points)
             raise ValueError(f"{question.about!r}: {name} scores with {known} s, not with {min(wrong):g}")
 
@@ -255,7 +255,7 @@ def _in_words(error: ErrorDetails) -> str:
     *place, key = error["loc"] or ("",)
     if error["type"] == "extra_forbidden":
         parts: dict[str, type[BaseModel]] = {"runs": Entry, "questions": Question}
-        part = parts.get(str(next(iter(place), "")), Suite)
+        part = Method if "pairs" in place else parts.get(str(next(iter(place), "")), Suite)
         fields = [field.alias or name for name, field in part.model_fields.items()]
         return str(unknown_name("key", str(key), [*fields, *SHARED] if part is Suite else fields))
     own = {"tuple_type": "a list is needed, as in [...]", "too_short": "at least one is needed"}

@@ -158,11 +158,14 @@ def plan_jobs(
 
 def _refuse_other_words(settings: Mapping[str, Any], plan: Plan, dataset: Dataset) -> None:
     """Refuse settings by whose words what is recorded would not be found: questions and tables look for it by them."""
-    changed = {*plan.changed_options, *(f"data.{name}" for name in dataset.changed_options)}
-    values = leaves({**plan.config, "data": dataset.changed_options})
+    data = {"data": dataset.changed_options}
+    changed, values = {*plan.changed_options, *leaves(data)}, leaves({**plan.config, **data})
     for name, value in leaves(settings).items():
         if name not in changed:
-            raise OptionError(f"set {name} is what it is without; leave it out: the runs are those of the plain method")
+            raise OptionError(
+                f"set {name} is what it is without, and the runs those of the plain method; leave it out, "
+                "if need be by a [[runs]] of this model's own"
+            )
         if values[name] != value:
             raise OptionError(f"set {name}={value} means {json.dumps(values[name])}; write that")
 
@@ -273,19 +276,18 @@ def _verdict(log: Path) -> Path:
 
 
 def _done_since(log: Path, begun: float) -> bool:
-    """Say whether another sweep has done a job, with success, since a time."""
-    verdict = _verdict(log)
-    return verdict.exists() and verdict.stat().st_mtime > begun and not _reason(verdict)
-
-
-def _reason(verdict: Path) -> str:
-    return str(json.loads(verdict.read_text())["reason"])
+    """Say whether another sweep that began afresh has done a job, with success, since a time."""
+    path = _verdict(log)
+    if not path.exists() or path.stat().st_mtime <= begun:
+        return False
+    verdict = json.loads(path.read_text())
+    return bool(verdict["fresh"]) and not verdict["reason"]
 
 
 def _outcome(ended: _Running) -> Outcome:
     seconds = time.monotonic() - ended.started
     try:
-        reason = _reason(_verdict(ended.log))
+        reason = json.loads(_verdict(ended.log).read_text())["reason"]
     except FileNotFoundError:
         # Killed from outside, most often for want of memory, or ended by a decoder: it could not say why.
         reason = f"the process ended with code {ended.process.exitcode} without a word (out of memory? exited?)"
@@ -314,7 +316,7 @@ def _work(job: Job, results_dir: Path, data_root: Path | None, log: Path, thread
             if not isinstance(error, FailedRunsError):
                 traceback.print_exc()
             reason = str(error) or type(error).__name__
-        write_text_whole(_verdict(log), json.dumps({"reason": reason}))
+        write_text_whole(_verdict(log), json.dumps({"reason": reason, "fresh": job.request.fresh}))
 
 
 def _end_with_parent() -> None:

@@ -135,7 +135,6 @@ def tune(
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Keep others from writing a study while this one does: the later would take the earlier one's trials away."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = lock_if_free(path)
     if lock is None:
         raise RealmbenchError(f"another process is tuning {path.name}; wait for it, or give another --results")

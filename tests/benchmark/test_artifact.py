@@ -143,11 +143,18 @@ def test_given_weights_do_not_give_way_to_others_that_were_made_in_the_same_way(
     assert store.record_of(own.hash) == own.record
 
 
-def test_store_knows_what_it_would_make(store: ArtifactStore, session_maker: Any) -> None:
-    artifact, keys = build(store, session_maker, []), [session_maker().key]
-    assert store.makes(artifact.record, keys)
-    assert not store.makes(artifact.record, ["other data"])
-    assert not ArtifactStore(store.folder, "other code", {}).makes(artifact.record, keys)
+def test_store_that_expects_builds_nothing(store: ArtifactStore, session_maker: Any) -> None:
+    """Whether the same would be made is told by the address; arrays are not needed for it."""
+    record = build(store, session_maker, []).record
+    for code, seed, same in (("code", 0, True), ("other code", 0, False), ("code", 1, False)):
+        asked = ArtifactStore(store.folder / "elsewhere", code, {})
+        asked.expect([record])
+        if same:
+            assert build(asked, session_maker, [], seed) == Artifact({}, record)
+        else:
+            with pytest.raises(RealmbenchError, match="the kind that would be made here is another"):
+                build(asked, session_maker, [], seed)
+    assert not (store.folder / "elsewhere").exists()
 
 
 def test_full_disk_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from realmbench import checkpoint
-from realmbench.artifact import Artifact
+from realmbench.artifact import Artifact, save_arrays
 from realmbench.cli.stages import _plan_of_checkpoint
 from realmbench.dataset import Dataset
 from realmbench.decoder import DECODERS
@@ -212,7 +212,11 @@ def test_pretraining_of_another_model_is_refused(toy: Dataset, tmp_path: Path) -
     given = (plain.folds[0].held_out[0], 0, tmp_path / "fitted", tmp_path / "results", bank, Events())
     with pytest.raises(ProtocolError, match="it has model 'gru-pooled', not 'gru-pooled-steady'"):
         checkpoint.finetune(steady, *given, tmp_path / "pretrained")
-    checkpoint.finetune(plain, *given, tmp_path / "pretrained")
+    record = checkpoint.finetune(plain, *given, tmp_path / "pretrained")
+    # What changes frames on their way into pretraining is no other code.
+    checkpoint.pretrain(steady, steady.folds[0], 0, tmp_path / "steady", bank, Events())
+    for each in (record, checkpoint.finetune(steady, *given, tmp_path / "steady")):
+        assert not [warning for warning in each.warnings if "present code" in warning]
 
 
 def test_what_is_no_pretraining_is_refused(toy: Dataset, tmp_path: Path) -> None:
@@ -355,8 +359,16 @@ def test_checkpoint_of_other_code_is_used_and_finishes_no_run(
     foreign, reused = run_after("theirs")
     assert foreign.metrics == record.metrics
     [warning] = set(foreign.warnings) - set(record.warnings)
-    assert "the realm-teacher, realm-student that it starts from is not what the present code makes" in warning
+    assert "the realm-student that it starts from is not what the present code makes" in warning
     assert reused == [False, False]
+    # That run's record is not written over.
+    [path] = (tmp_path / "theirs" / "results").rglob("a2.seed0.json")
+    before = path.read_text()
+    with pytest.raises(
+        RealmbenchError, match="is a run of the present code, whose place a start of other code or data"
+    ):
+        finetuned(toy, tmp_path / "theirs", given=tmp_path / "student")
+    assert path.read_text() == before
 
 
 def test_checkpoint_that_cannot_be_moved_leaves_the_older_one(
@@ -409,3 +421,15 @@ def test_what_adapts_to_the_session_may_be_changed_after_pretraining(toy_name: s
     assert planned("decoder.rounds=0") == (["decoder.rounds"], 3)
     with pytest.raises(OptionError, match=r"decoder\.layers: with --from the checkpoint decides it"):
         planned("decoder.layers=3")
+
+
+def test_folders_of_a_checkpoint_can_be_entered(toy: Dataset, tmp_path: Path) -> None:
+    student_of(toy, tmp_path / "student")
+
+    def write(place: Path) -> None:
+        (place / "more").mkdir()
+        save_arrays(place / "more" / "weights.safetensors", {"a": np.zeros(3)})
+
+    checkpoint._write_whole(tmp_path / "other", read_training(tmp_path / "student"), write)
+    assert (tmp_path / "other" / "more").stat().st_mode & 0o111 == 0o111
+    assert (tmp_path / "other" / "more" / "weights.safetensors").stat().st_mode & 0o044 == 0o044

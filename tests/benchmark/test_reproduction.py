@@ -234,6 +234,8 @@ def test_records_are_chosen(toy: Dataset, tmp_path: Path) -> None:
 
 
 def test_damaged_notes_are_named(tmp_path: Path) -> None:
+    (tmp_path / REPRODUCED).write_text("")
+    assert not same_code(tmp_path, "a", "b")
     (tmp_path / REPRODUCED).write_text('{"session": "a"}\n')
     with pytest.raises(RealmbenchError, match=r"reproduced.jsonl, line 1, is no reproduction \(Field required\)"):
         same_code(tmp_path, "a", "b")

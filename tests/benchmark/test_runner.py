@@ -130,6 +130,17 @@ def test_changed_data_of_a_pretraining_session_run_it_again(
     assert reused == [False, True]  # fold b has other sessions
     assert "the data of its pretraining have changed since" in notes.pop()
     assert again.pretraining_key != pooled.pretraining_key
+    # A session that is not there any more is a change, and no failure.
+    sessions, folds = type(toy).sessions, type(toy).folds
+    monkeypatch.setattr(type(toy), "sessions", lambda self: [info for info in sessions(self) if info.name != "a0"])
+    fewer = {"a": ("a1",), "b": ("b0", "b1")}
+    monkeypatch.setattr(
+        type(toy),
+        "folds",
+        lambda self: [fold.model_copy(update={"pretrain": fewer[fold.name]}) for fold in folds(self)],
+    )
+    assert runs()[0].training_sessions == ["a1", "a2"]
+    assert reused == [False, True]
     # A record from before this was kept is believed.
     path = next(tmp_path.rglob("realm-pooled*/a2.seed0.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pretraining_key": None}))
