@@ -153,10 +153,10 @@ def comparable(
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
         groups.setdefault(_table(record), []).append(record)
-    found = [(_comparison(group, sessions), group) for _, group in sorted(groups.items())]
-    return [
-        (comparison, [each for each in group if each.session in comparison.sessions]) for comparison, group in found
-    ]
+    tables = [(_comparison(group, sessions), group) for _, group in sorted(groups.items())]
+    if sessions is None:
+        return tables
+    return [(comparison, [record for record in group if record.session in sessions]) for comparison, group in tables]
 
 
 def joined(suites: Iterable[Sequence[RunRecord]]) -> list[RunRecord]:
