@@ -137,7 +137,7 @@ def _alone(path: Path) -> Iterator[None]:
     """Keep others from writing a study while this one does: the later would take the earlier one's trials away."""
     lock = lock_if_free(path)
     if lock is None:
-        raise RealmbenchError(f"another process is tuning {path.name}; wait for it, or give another --results")
+        raise RealmbenchError(f"another process is tuning {path.name}; wait for it, or give another --results-dir")
     try:
         yield
     finally:
